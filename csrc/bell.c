@@ -1,0 +1,50 @@
+#include "bell.h"
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "atomic.h"
+
+int mti_futex_wait(_Atomic uint32_t *word, uint32_t value, int64_t timeout_ns, bool shared) {
+    struct timespec limit, *limit_pointer = NULL;
+    if (timeout_ns >= 0) {
+        limit.tv_sec = (time_t)(timeout_ns / 1000000000);
+        limit.tv_nsec = (long)(timeout_ns % 1000000000);
+        limit_pointer = &limit;
+    }
+    int operation = FUTEX_WAIT | (shared ? 0 : FUTEX_PRIVATE_FLAG);
+    if (syscall(SYS_futex, word, operation, value, limit_pointer, NULL, 0) == 0) return MT_OK;
+    if (errno == ETIMEDOUT) return MT_E_TIMEOUT;
+    return errno == EINTR ? MT_E_INTR : MT_OK; /* EAGAIN: the word has changed already */
+}
+
+void mti_futex_wake(_Atomic uint32_t *word, int how_many, bool shared) {
+    int operation = FUTEX_WAKE | (shared ? 0 : FUTEX_PRIVATE_FLAG);
+    (void)syscall(SYS_futex, word, operation, how_many, NULL, NULL, 0);
+}
+
+void mt_bell_ring(mt_bell *bell) {
+    mt_fence_seq_cst(); /* orders the ringer's work before the look at `waiting`; pairs with mt_bell_arm */
+    if (mt_load_relaxed(&bell->waiting) == 0) return;
+    if (mt_exchange_acq_rel(&bell->waiting, 0) == 0) return; /* another ringer does it */
+    mt_add_relaxed(&bell->value, 1);
+    mti_futex_wake(&bell->value, 1, true);
+}
+
+uint32_t mt_bell_arm(mt_bell *bell) {
+    uint32_t value = mt_load_relaxed(&bell->value);
+    mt_store_relaxed(&bell->waiting, 1);
+    mt_fence_seq_cst(); /* orders `waiting` before the sleeper's last look; pairs with mt_bell_ring */
+    return value;
+}
+
+void mt_bell_disarm(mt_bell *bell) { mt_store_relaxed(&bell->waiting, 0); }
+
+int mt_bell_sleep(mt_bell *bell, uint32_t value, int64_t timeout_ns) {
+    int status = mti_futex_wait(&bell->value, value, timeout_ns, true);
+    mt_bell_disarm(bell);
+    return status;
+}

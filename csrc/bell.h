@@ -1,0 +1,32 @@
+/* bell.h - a doorbell: how a sleeping engine or worker is woken, within a process or across processes of a node.
+ *
+ * Role: the only place that sleeps on or wakes a futex for an engine or a worker.
+ * Protocol: the sleeper arms the bell, looks once more at everything that could hold work, and sleeps if there is none;
+ * a ringer makes its work visible first and rings then. The two sequentially consistent fences make sure that either the sleeper
+ * sees the work or the ringer sees the armed bell. A ring costs a fence and a load unless somebody sleeps.
+ * Thread rule: any number of ringers, one sleeper. In shared memory (mt_bell is plain words: futex, not process-private).
+ */
+#ifndef MT_BELL_H
+#define MT_BELL_H
+
+#include "base.h"
+
+typedef struct mt_bell {
+    _Atomic uint32_t value;   /* futex word: changes with every wake-up */
+    _Atomic uint32_t waiting; /* 1 while armed */
+} mt_bell;
+
+/* Ringer: wakes the sleeper if it is armed. Call after the work is visible. */
+void mt_bell_ring(mt_bell *bell);
+/* Sleeper: from now on rings are not lost; returns the value to sleep on. */
+uint32_t mt_bell_arm(mt_bell *bell);
+/* Sleeper: there was work after all. */
+void mt_bell_disarm(mt_bell *bell);
+/* Sleeper: sleeps until rung, `timeout_ns` (negative: for ever) or a signal; disarms. MT_OK, MT_E_TIMEOUT, MT_E_INTR. */
+MT_MUST_CHECK int mt_bell_sleep(mt_bell *bell, uint32_t value, int64_t timeout_ns);
+
+/* The bare futex calls, for words that are not bells. `shared`: the word lies in memory of several processes. */
+MT_MUST_CHECK int mti_futex_wait(_Atomic uint32_t *word, uint32_t value, int64_t timeout_ns, bool shared);
+void mti_futex_wake(_Atomic uint32_t *word, int how_many, bool shared);
+
+#endif

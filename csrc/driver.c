@@ -1,0 +1,391 @@
+#include "driver_inner.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "atomic.h"
+
+/* How long an idle engine looks before it sleeps. */
+#define SPIN_NS 50000u
+/* Naps while frames may come from a rank that cannot ring our bell, or while a send is under way (the library needs both sides to
+ * look): they grow from the first to the second. */
+#define FIRST_NAP_NS 20000
+#define LONGEST_NAP_NS 2000000
+/* With only bells to wait for: a guard, and the zygote is looked at this often. */
+#define GUARD_NAP_NS 50000000
+/* A bell may have been rung before the message-passing library shows the message. */
+#define NEAR_NAP_NS 5000000
+/* From the order to stop until the engine ends whatever happens. */
+#define STOP_LIMIT_NS 4000000000u
+#define MESSAGES_AT_A_TIME 512u
+#define FRAMES_AT_A_TIME 64u
+#define MAX_RECORD (UINT64_MAX / 4)
+
+static uint64_t now_ns(void) {
+    struct timespec t;
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static bool is_root(const mt_driver *d) { return d->options.parent < 0; }
+
+mt_driver *mt_driver_new(const mt_driver_options *options) {
+    const mt_alloc *alloc = mt_alloc_default();
+    mt_driver *d = mti_get_zeroed(alloc, 1, sizeof *d);
+    if (d == NULL) return NULL;
+    d->alloc = alloc;
+    d->options = *options;
+    strncpy(d->host, options->host, sizeof d->host - 1);
+    (void)pthread_mutex_init(&d->notified_lock, NULL);
+    mt_local_options local = {options->workers, options->inline_workers, options->ring_bytes, options->zygote_argv};
+    d->local = mti_local_new(alloc, &local);
+    d->inbox = mt_inbox_new(alloc, options->inbox_capacity);
+    if (d->local == NULL || d->inbox == NULL) {
+        mt_driver_destroy(d);
+        return NULL;
+    }
+    return d;
+}
+
+void mt_driver_destroy(mt_driver *d) {
+    if (d == NULL) return;
+    if (d->has_thread) (void)pthread_join(d->thread, NULL);
+    mt_message message;
+    while (d->inbox != NULL && mt_inbox_pop_many(d->inbox, &message, 1) == 1) mti_driver_refuse_message(d, message);
+    while (d->notified_first != NULL) {
+        mt_task *task = d->notified_first;
+        d->notified_first = task->next;
+        mt_task_unref(task);
+    }
+    mt_engine_destroy(d->engine);
+    for (uint32_t i = 0; i < d->n_peers; i++) {
+        mti_link_clean_up(&d->peers[i].link.base);
+        mti_joiner_clean_up(&d->peers[i].joiner);
+        if (d->peers[i].bell != NULL) (void)munmap(d->peers[i].bell, 4096);
+    }
+    if (d->transport != NULL) d->transport->destroy(d->transport);
+    mt_put(d->alloc, d->peers);
+    mti_local_destroy(d->local);
+    mt_inbox_destroy(d->inbox);
+    (void)pthread_mutex_destroy(&d->notified_lock);
+    mt_put(d->alloc, d);
+}
+
+int mt_driver_bell_fd(const mt_driver *d) { return mti_local_fd(d->local); }
+
+static int by_rank(const void *a, const void *b) {
+    uint32_t x = ((const mt_peer *)a)->rank, y = ((const mt_peer *)b)->rank;
+    return x < y ? -1 : x > y;
+}
+
+static mt_peer *find_peer(const mt_driver *d, uint32_t rank) {
+    if (d->n_peers == 0) return NULL;
+    mt_peer key = {.rank = rank};
+    return bsearch(&key, d->peers, d->n_peers, sizeof key, by_rank);
+}
+
+int mt_driver_connect(mt_driver *d, mt_transport *transport, const uint32_t *children, uint32_t n_children) {
+    d->transport = transport;
+    d->peers = mti_get_zeroed(d->alloc, n_children + 1u, sizeof(mt_peer));
+    if (d->peers == NULL) return MT_E_NOMEM;
+    for (uint32_t i = 0; i < n_children; i++) d->peers[d->n_peers++].rank = children[i];
+    if (!is_root(d)) {
+        mt_peer *parent = &d->peers[d->n_peers++];
+        parent->rank = (uint32_t)d->options.parent;
+        parent->is_parent = true;
+    }
+    for (uint32_t i = 0; i < d->n_peers; i++) {
+        mt_peer *peer = &d->peers[i];
+        mti_frame_link_init(&peer->link, d->alloc, transport, peer->rank);
+        mti_joiner_init(&peer->joiner, d->alloc, MAX_RECORD);
+    }
+    qsort(d->peers, d->n_peers, sizeof(mt_peer), by_rank);
+    return MT_OK;
+}
+
+int mt_driver_share_bell(mt_driver *d, uint32_t rank, const char *path) {
+    mt_peer *peer = find_peer(d, rank);
+    if (peer == NULL || peer->bell != NULL) return MT_E_INVAL;
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    if (fd < 0) return MT_E_SYS;
+    void *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    (void)close(fd);
+    if (page == MAP_FAILED) return MT_E_SYS;
+    peer->bell = page;
+    return MT_OK;
+}
+
+mt_worker *mt_driver_inline_worker(mt_driver *d, uint32_t i) {
+    return mti_worker_new(mti_local_base(d->local), mti_local_inline_index(d->local) + i, d->options.ring_bytes);
+}
+
+/* ---- one step ---- */
+
+static int take_messages(mt_driver *d, uint64_t *moved) {
+    mt_message messages[MESSAGES_AT_A_TIME];
+    uint32_t n = mt_inbox_pop_many(d->inbox, messages, MESSAGES_AT_A_TIME);
+    if (n == 0) return MT_OK;
+    mti_gate_open(&d->space_gate);
+    *moved += n;
+    for (uint32_t i = 0; i < n; i++) {
+        if (messages[i].kind == MT_MSG_STOP) {
+            uint32_t mode = (uint32_t)(uintptr_t)messages[i].pointer;
+            if (d->phase == PHASE_RUNNING || (d->phase == PHASE_STOPPING && mode > d->stop_mode)) {
+                d->phase = PHASE_STOPPING;
+                d->stop_mode = mode;
+                d->stop_deadline_ns = 0; /* the stop is carried out in this step */
+            }
+            continue;
+        }
+        if (d->phase != PHASE_RUNNING) {
+            mti_driver_refuse_message(d, messages[i]);
+            continue;
+        }
+        int status = mti_driver_take_message(d, messages[i]);
+        if (status != MT_OK) {
+            for (uint32_t k = i + 1; k < n; k++) mti_driver_refuse_message(d, messages[k]);
+            return status;
+        }
+    }
+    return MT_OK;
+}
+
+static int take_frame(mt_driver *d, const mt_arrival *arrival) {
+    mt_peer *peer = find_peer(d, arrival->peer);
+    if (peer == NULL) return MT_OK; /* not a neighbour: nobody may send us anything, so nothing is owed */
+    mt_frame_reader reader;
+    int status = mti_frame_open(&reader, arrival->data, arrival->size);
+    while (status == MT_OK) {
+        mt_incoming incoming;
+        status = mti_frame_next(&reader, &peer->joiner, &incoming);
+        if (status != MT_OK) break;
+        status = peer->is_parent ? mt_engine_from_parent(d->engine, &incoming)
+                                 : mt_engine_from_lane(d->engine, peer->lane, &incoming);
+    }
+    return status == MT_E_AGAIN ? MT_OK : status;
+}
+
+static int take_frames(mt_driver *d, uint64_t *moved) {
+    for (uint32_t i = 0; i < FRAMES_AT_A_TIME; i++) {
+        mt_arrival arrival;
+        int status = d->transport->receive(d->transport, &arrival);
+        if (status == MT_E_AGAIN) return MT_OK;
+        if (status != MT_OK) return status;
+        mt_add_relaxed(&d->frames_in, 1);
+        ++*moved;
+        status = take_frame(d, &arrival);
+        d->transport->release(d->transport, &arrival);
+        if (status != MT_OK) return status;
+    }
+    return MT_OK;
+}
+
+static void ring_neighbours(mt_driver *d) {
+    for (uint32_t i = 0; i < d->n_peers; i++) {
+        if (d->peers[i].bell != NULL) mt_bell_ring(d->peers[i].bell);
+    }
+}
+
+/* Sends what waits. A neighbour's bell is rung when its frame is sent and again when a send has completed: a large frame needs
+ * the receiver to look at both times. */
+static int flush_peers(mt_driver *d, uint64_t *moved) {
+    for (uint32_t i = 0; i < d->n_peers; i++) {
+        mt_peer *peer = &d->peers[i];
+        bool sends = peer->link.frame != NULL || peer->link.base.first != NULL;
+        int status = mti_link_pump(&peer->link.base, moved);
+        if (status != MT_OK) return status;
+        if (!sends) continue;
+        mt_add_relaxed(&d->frames_out, 1);
+        if (peer->bell != NULL) mt_bell_ring(peer->bell);
+    }
+    uint32_t in_flight = d->transport->in_flight(d->transport);
+    if (in_flight < d->sends_in_flight) ring_neighbours(d);
+    d->sends_in_flight = in_flight;
+    return MT_OK;
+}
+
+static int tell_slots(mt_driver *d) {
+    mt_engine_stats stats = mt_engine_stats_now(d->engine);
+    uint32_t slots = stats.slots;
+    uint32_t hoped_for = mti_local_alive(d->local);
+    if (slots < hoped_for) slots = hoped_for; /* workers that still start: work may wait for them here */
+    if (is_root(d) || slots == d->said_slots) return MT_OK;
+    d->said_slots = slots;
+    return mt_engine_say_slots(d->engine, slots);
+}
+
+static int step(mt_driver *d, uint64_t *moved) {
+    int status = take_messages(d, moved);
+    if (status == MT_OK) status = mti_local_step(d->local, now_ns(), moved);
+    if (status == MT_OK && d->transport != NULL) status = take_frames(d, moved);
+    if (status == MT_OK && d->phase == PHASE_RUNNING) status = mt_engine_dispatch(d->engine, moved);
+    if (status == MT_OK && d->phase == PHASE_RUNNING) status = tell_slots(d);
+    if (status == MT_OK) status = mti_local_flush(d->local, moved);
+    if (status == MT_OK && d->transport != NULL) status = flush_peers(d, moved);
+    if (is_root(d)) mti_driver_wake_waiters(d);
+    mt_add_relaxed(&d->steps, 1);
+    return status;
+}
+
+/* ---- stopping ---- */
+
+static void order_stop(mt_driver *d, uint32_t mode) {
+    d->phase = PHASE_STOPPING;
+    d->stop_mode = mode;
+    d->stop_deadline_ns = 0;
+}
+
+static void fail(mt_driver *d, int status) {
+    if (mt_load_relaxed(&d->failure) == MT_OK) mt_store_release(&d->failure, status);
+    if (d->phase == PHASE_RUNNING) {
+        order_stop(d, MT_STOP_NOW);
+    } else {
+        d->phase = PHASE_ENDED; /* it cannot even be stopped in order: the kernel ends what is below us */
+    }
+}
+
+static void carry_out_stop(mt_driver *d) {
+    d->stop_deadline_ns = now_ns() + STOP_LIMIT_NS;
+    mt_engine_abandon(d->engine);
+    int status = mt_engine_stop_children(d->engine, d->stop_mode);
+    if (status == MT_OK) status = mti_local_stop(d->local, d->stop_mode);
+    if (status != MT_OK && mt_load_relaxed(&d->failure) == MT_OK) mt_store_release(&d->failure, status);
+}
+
+/* Moves the stop on: children and processes first, then our own BYE, then the sends that carry it. */
+static void go_on_stopping(mt_driver *d) {
+    if (d->stop_deadline_ns == 0) carry_out_stop(d);
+    if (d->phase == PHASE_STOPPING && mt_engine_children_left(d->engine) == 0 && mti_local_has_ended(d->local)) {
+        d->phase = PHASE_LEAVING;
+        if (!is_root(d) && mt_engine_say_bye(d->engine) != MT_OK) d->phase = PHASE_ENDED;
+    } else if (d->phase == PHASE_LEAVING) {
+        bool sent = d->transport == NULL || d->transport->in_flight(d->transport) == 0;
+        for (uint32_t i = 0; i < d->n_peers; i++) sent = sent && d->peers[i].link.base.first == NULL;
+        if (sent) {
+            mt_store_release(&d->is_clean, 1);
+            d->phase = PHASE_ENDED;
+        }
+    }
+    if (now_ns() >= d->stop_deadline_ns) d->phase = PHASE_ENDED;
+}
+
+static void end_thread(mt_driver *d) {
+    mt_engine_abandon(d->engine);
+    mti_driver_wake_waiters(d);
+    mt_store_release(&d->ended, 1);
+    mt_message messages[MESSAGES_AT_A_TIME];
+    for (uint32_t n; (n = mt_inbox_pop_many(d->inbox, messages, MESSAGES_AT_A_TIME)) > 0;) {
+        for (uint32_t i = 0; i < n; i++) mti_driver_refuse_message(d, messages[i]);
+    }
+    mti_gate_open(&d->space_gate);
+    mti_gate_open(&d->notify_gate);
+    mti_gate_open(&d->ended_gate);
+}
+
+/* ---- the loop ---- */
+
+static int64_t nap_length(mt_driver *d) {
+    bool polls = d->transport != NULL && (!d->all_peers_near || d->sends_in_flight > 0);
+    if (!polls && d->phase == PHASE_RUNNING) return d->transport != NULL ? NEAR_NAP_NS : GUARD_NAP_NS;
+    d->nap_ns = d->nap_ns == 0 ? FIRST_NAP_NS : d->nap_ns + d->nap_ns / 2;
+    if (d->nap_ns > LONGEST_NAP_NS) d->nap_ns = LONGEST_NAP_NS;
+    return d->nap_ns;
+}
+
+/* Nothing moved: look for a while, then sleep until the bell rings or it is time to look again. */
+static void rest(mt_driver *d) {
+    uint64_t now = now_ns();
+    if (d->idle_since_ns == 0) d->idle_since_ns = now;
+    if (d->options.spin != 0 || now - d->idle_since_ns < SPIN_NS) {
+        (void)sched_yield();
+        return;
+    }
+    mt_bell *bell = mti_local_bell(d->local);
+    uint32_t value = mt_bell_arm(bell);
+    uint64_t moved = 0;
+    int status = step(d, &moved); /* the last look: whoever comes later rings */
+    if (status != MT_OK) fail(d, status);
+    if (moved > 0 || status != MT_OK) {
+        mt_bell_disarm(bell);
+        d->idle_since_ns = 0;
+        d->nap_ns = 0;
+        return;
+    }
+    mt_add_relaxed(&d->sleeps, 1);
+    if (mt_bell_sleep(bell, value, nap_length(d)) == MT_OK) {
+        d->idle_since_ns = 0;
+        d->nap_ns = 0;
+    }
+}
+
+static void *run(void *argument) {
+    mt_driver *d = argument;
+    d->phase = PHASE_RUNNING;
+    int status = MT_OK;
+    for (uint32_t i = 0; i < d->n_peers && status == MT_OK; i++) {
+        mt_peer *peer = &d->peers[i];
+        if (!peer->is_parent) status = mt_engine_add_lane(d->engine, MT_ROLE_CHILD, &peer->link.base, &peer->lane);
+    }
+    if (status == MT_OK) status = mti_local_start(d->local, d->engine);
+    if (status != MT_OK) fail(d, status);
+    while (d->phase != PHASE_ENDED) {
+        uint64_t moved = 0;
+        status = step(d, &moved);
+        if (status != MT_OK) fail(d, status);
+        int order = mt_engine_stop_mode(d->engine);
+        if (order >= 0 && d->phase == PHASE_RUNNING) order_stop(d, (uint32_t)order);
+        if (d->phase != PHASE_RUNNING) go_on_stopping(d);
+        if (moved > 0) {
+            d->idle_since_ns = 0;
+            d->nap_ns = 0;
+        } else if (d->phase != PHASE_ENDED) {
+            rest(d);
+        }
+    }
+    end_thread(d);
+    return NULL;
+}
+
+int mt_driver_start(mt_driver *d) {
+    mt_peer *parent = is_root(d) ? NULL : find_peer(d, (uint32_t)d->options.parent);
+    uint32_t lanes = d->options.workers + d->options.inline_workers + d->n_peers;
+    d->engine = mt_engine_new(d->alloc, lanes, parent == NULL ? NULL : &parent->link.base, d->host);
+    if (d->engine == NULL) return MT_E_NOMEM;
+    d->said_slots = UINT32_MAX;
+    d->all_peers_near = true;
+    for (uint32_t i = 0; i < d->n_peers; i++) d->all_peers_near = d->all_peers_near && d->peers[i].bell != NULL;
+    sigset_t all, before;
+    sigfillset(&all);
+    if (pthread_sigmask(SIG_SETMASK, &all, &before) != 0) return MT_E_SYS; /* signals are the interpreter's */
+    int error = pthread_create(&d->thread, NULL, run, d);
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (error != 0) {
+        errno = error;
+        return MT_E_SYS;
+    }
+    d->has_thread = true;
+    return MT_OK;
+}
+
+mt_driver_stats mt_driver_stats_now(mt_driver *d) {
+    mt_driver_stats stats = {.submitted = mt_load_relaxed(&d->n_submitted),
+                             .ended = mt_load_relaxed(&d->n_ended),
+                             .steps = mt_load_relaxed(&d->steps),
+                             .sleeps = mt_load_relaxed(&d->sleeps),
+                             .frames_in = mt_load_relaxed(&d->frames_in),
+                             .frames_out = mt_load_relaxed(&d->frames_out)};
+    clockid_t clock;
+    struct timespec t;
+    if (d->has_thread && mt_load_relaxed(&d->ended) == 0 && pthread_getcpuclockid(d->thread, &clock) == 0 &&
+        clock_gettime(clock, &t) == 0) {
+        stats.cpu_ns = (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+    }
+    return stats;
+}

@@ -1,0 +1,106 @@
+/* driver_inner.h - what the halves of the driver share: driver.c (the engine thread) and handles.c (everybody else's calls). */
+#ifndef MT_DRIVER_INNER_H
+#define MT_DRIVER_INNER_H
+
+#include <pthread.h>
+
+#include "driver.h"
+#include "inbox.h"
+#include "local.h"
+
+/* Kinds of messages in the inbox; each says what its pointer is and that the receiver owns it. */
+enum mt_message_kind {
+    MT_MSG_SUBMIT,  /* mt_task, one reference */
+    MT_MSG_CANCEL,  /* mt_task, one reference */
+    MT_MSG_FULFIL,  /* mt_fulfilment */
+    MT_MSG_OBJECT,  /* mt_new_object */
+    MT_MSG_DROP,    /* the object's id as a number */
+    MT_MSG_STOP     /* MT_STOP_* as a number */
+};
+
+typedef struct mt_fulfilment {
+    mt_task *task; /* one reference */
+    mt_blob *blob;
+    uint32_t outcome;
+    uint32_t codec;
+} mt_fulfilment;
+
+typedef struct mt_new_object {
+    uint64_t id;
+    mt_blob *blob;
+    uint32_t codec;
+} mt_new_object;
+
+/* A word that threads sleep on until something has happened. */
+typedef struct mt_gate {
+    _Atomic uint32_t value;
+    _Atomic uint32_t sleepers;
+} mt_gate;
+
+/* Waker: after the happening is visible. */
+void mti_gate_open(mt_gate *gate);
+/* Sleeper: announce, then look, then sleep or leave. */
+uint32_t mti_gate_enter(mt_gate *gate);
+MT_MUST_CHECK int mti_gate_sleep(mt_gate *gate, uint32_t value, int64_t timeout_ns);
+void mti_gate_leave(mt_gate *gate);
+
+typedef struct mt_peer {
+    uint32_t rank;
+    uint32_t lane; /* children */
+    bool is_parent;
+    mt_frame_link link;
+    mt_joiner joiner;
+    mt_bell *bell; /* NULL: on another node */
+} mt_peer;
+
+enum mt_phase { PHASE_NEW, PHASE_RUNNING, PHASE_STOPPING, PHASE_LEAVING, PHASE_ENDED };
+
+struct mt_driver {
+    const mt_alloc *alloc;
+    mt_driver_options options;
+    char host[64];
+    mt_local *local;
+    mt_engine *engine;
+    mt_inbox *inbox;
+    mt_transport *transport; /* NULL: alone */
+    mt_peer *peers;          /* sorted by rank */
+    uint32_t n_peers;
+    bool all_peers_near; /* all have bells */
+    pthread_t thread;
+    bool has_thread;
+
+    /* written by the engine thread, read by any */
+    _Atomic uint32_t ended; /* 1: the engine thread is gone */
+    _Atomic int failure;
+    _Atomic uint32_t is_clean;
+    _Atomic uint64_t n_ended;
+    mt_gate ended_gate;   /* n_ended or `ended` has changed */
+    mt_gate space_gate;   /* the inbox has room again */
+    mt_gate notify_gate;  /* the notified list is not empty, or the engine has ended */
+
+    /* written by any */
+    _Atomic uint64_t n_submitted;
+    _Atomic uint64_t next_number;
+    _Atomic uint64_t next_object;
+    pthread_mutex_t notified_lock;
+    mt_task *notified_first, *notified_last; /* a reference each */
+
+    /* the engine thread's own */
+    enum mt_phase phase;
+    uint32_t stop_mode;
+    uint64_t stop_deadline_ns;
+    uint64_t idle_since_ns; /* 0: busy */
+    int64_t nap_ns;
+    uint32_t sends_in_flight;
+    uint32_t said_slots;
+    _Atomic uint64_t steps, sleeps, frames_in, frames_out;
+};
+
+/* Looks at the inbox's messages for the engine: MT_OK or what is final for the engine. */
+MT_MUST_CHECK int mti_driver_take_message(mt_driver *driver, mt_message message);
+/* Gives up what a message owns when no engine will see it any more; tasks become CANCELLED. */
+void mti_driver_refuse_message(mt_driver *driver, mt_message message);
+/* Wakes whoever waits for tasks that have ended. */
+void mti_driver_wake_waiters(mt_driver *driver);
+
+#endif

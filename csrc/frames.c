@@ -1,0 +1,97 @@
+#include "frames.h"
+
+#include <string.h>
+
+#define DOWN_SENDERS MT_ROLE_PARENT
+#define DOWN_RECEIVERS (MT_ROLE_CHILD | MT_ROLE_WORKER)
+#define UP_SENDERS (MT_ROLE_CHILD | MT_ROLE_WORKER)
+
+static const mt_kind_row kinds[MT_KIND_COUNT] = {
+    [MT_KIND_TASK] = {"TASK", DOWN_SENDERS, DOWN_RECEIVERS, MT_KIND_RESULT, sizeof(mt_rec_task)},
+    [MT_KIND_RESULT] = {"RESULT", UP_SENDERS, MT_ROLE_PARENT, 0, sizeof(mt_rec_result)},
+    [MT_KIND_OBJECT] = {"OBJECT", DOWN_SENDERS, DOWN_RECEIVERS, 0, sizeof(mt_rec)},
+    [MT_KIND_DROP] = {"DROP", DOWN_SENDERS, DOWN_RECEIVERS, 0, sizeof(mt_rec)},
+    [MT_KIND_HELLO] = {"HELLO", UP_SENDERS | MT_ROLE_ZYGOTE, MT_ROLE_PARENT, 0, sizeof(mt_rec)},
+    [MT_KIND_STOP] = {"STOP", DOWN_SENDERS, DOWN_RECEIVERS | MT_ROLE_ZYGOTE, MT_KIND_BYE, sizeof(mt_rec)},
+    [MT_KIND_BYE] = {"BYE", MT_ROLE_CHILD, MT_ROLE_PARENT, 0, sizeof(mt_rec)},
+    [MT_KIND_SPAWN] = {"SPAWN", MT_ROLE_PARENT, MT_ROLE_ZYGOTE, MT_KIND_EXITED, sizeof(mt_rec)},
+    [MT_KIND_KILL] = {"KILL", MT_ROLE_PARENT, MT_ROLE_ZYGOTE, MT_KIND_EXITED, sizeof(mt_rec)},
+    [MT_KIND_EXITED] = {"EXITED", MT_ROLE_ZYGOTE, MT_ROLE_PARENT, 0, sizeof(mt_rec) + sizeof(mt_lost)},
+    [MT_KIND_SLOTS] = {"SLOTS", MT_ROLE_CHILD, MT_ROLE_PARENT, 0, sizeof(mt_rec)},
+};
+
+const mt_kind_row *mt_kind(uint32_t kind) {
+    return kind < MT_KIND_COUNT && kinds[kind].name != NULL ? &kinds[kind] : NULL;
+}
+
+static int check_task(const mt_rec *rec, const unsigned char *bytes) {
+    uint64_t left = rec->size - sizeof(mt_rec_task);
+    if (rec->n > left / sizeof(mt_edge_ref)) return MT_E_RECORD;
+    left -= rec->n * sizeof(mt_edge_ref);
+    const unsigned char *at = bytes + sizeof(mt_rec_task);
+    for (uint32_t i = 0; i < rec->n; i++, at += sizeof(mt_edge_ref)) {
+        mt_edge_ref ref;
+        memcpy(&ref, at, sizeof ref);
+        if (ref.object != 0) continue;
+        if (ref.size > left || mti_pad8(ref.size) > left) return MT_E_RECORD;
+        left -= mti_pad8(ref.size);
+    }
+    return MT_OK;
+}
+
+int mt_record_check(const void *record, uint64_t size, uint32_t sender) {
+    if (size < sizeof(mt_rec)) return MT_E_RECORD;
+    mt_rec rec;
+    memcpy(&rec, record, sizeof rec);
+    if (rec.size != size) return MT_E_RECORD;
+    const mt_kind_row *row = mt_kind(rec.kind);
+    if (row == NULL || (row->sender & sender) == 0 || size < row->min_size) return MT_E_RECORD;
+    if (rec.kind == MT_KIND_TASK) return check_task(&rec, record);
+    if (rec.kind == MT_KIND_RESULT && rec.n > MT_OUTCOME_CANCELLED) return MT_E_RECORD;
+    return MT_OK;
+}
+
+void mti_joiner_init(mt_joiner *joiner, const mt_alloc *alloc, uint64_t max_size) {
+    *joiner = (mt_joiner){.alloc = alloc, .max_size = max_size};
+}
+
+void mti_joiner_clean_up(mt_joiner *joiner) {
+    mt_blob_unref(joiner->partial);
+    joiner->partial = NULL;
+    joiner->filled = 0;
+}
+
+static int join_first(mt_joiner *joiner, const void *data, uint32_t size) {
+    uint64_t total;
+    if (size < sizeof total) return MT_E_RECORD;
+    memcpy(&total, data, sizeof total);
+    if (total <= size || total > joiner->max_size) return MT_E_RECORD;
+    joiner->partial = mt_blob_new(joiner->alloc, total);
+    return joiner->partial == NULL ? MT_E_NOMEM : MT_OK;
+}
+
+int mti_join(mt_joiner *joiner, const void *data, uint32_t size, uint32_t flags, mt_incoming *out) {
+    bool collecting = joiner->partial != NULL;
+    if (collecting && joiner->filled == joiner->partial->size) { /* the last whole record has been used */
+        mti_joiner_clean_up(joiner);
+        collecting = false;
+    }
+    if (collecting == ((flags & MT_PIECE_FIRST) != 0)) return MT_E_RECORD;
+    if ((flags & (MT_PIECE_FIRST | MT_PIECE_LAST)) == (MT_PIECE_FIRST | MT_PIECE_LAST)) {
+        *out = (mt_incoming){data, size, NULL};
+        return MT_OK;
+    }
+    if (!collecting) {
+        int status = join_first(joiner, data, size);
+        if (status != MT_OK) return status;
+    }
+    mt_blob *blob = joiner->partial;
+    if (size > blob->size - joiner->filled) return MT_E_RECORD;
+    memcpy(blob->data + joiner->filled, data, size);
+    joiner->filled += size;
+    bool whole = joiner->filled == blob->size;
+    if (whole != ((flags & MT_PIECE_LAST) != 0)) return MT_E_RECORD;
+    if (!whole) return MT_E_AGAIN;
+    *out = (mt_incoming){blob->data, blob->size, blob};
+    return MT_OK;
+}

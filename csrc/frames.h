@@ -1,0 +1,153 @@
+/* frames.h - every message between engines, workers and zygotes, in one table.
+ *
+ * Role: a record is one message; pieces carry records (a record that is too large for one piece travels in
+ * several); a frame is one transport message full of pieces. A shared-memory ring carries the same pieces.
+ *
+ *   frame  = mt_frame_head  piece*            ring = piece*
+ *   piece  = u32 size, u32 flags, `size` bytes, padding to 8
+ *   record = mt_rec (24 bytes), body          rec.size counts both
+ *
+ * All numbers are in the byte order of the machine: the start-up handshake refuses a mixed job.
+ * Thread rule: pure functions; a joiner belongs to one thread.
+ */
+#ifndef MT_FRAMES_H
+#define MT_FRAMES_H
+
+#include "base.h"
+
+/* cffi:begin */
+
+/* Who may send a kind, and to whom: bits. */
+#define MT_ROLE_PARENT 1 /* the engine above: root or relay */
+#define MT_ROLE_CHILD 2  /* the engine below */
+#define MT_ROLE_WORKER 4 /* runs tasks */
+#define MT_ROLE_ZYGOTE 8 /* forks and reaps workers */
+
+/* How the bytes of arguments and values are encoded. The core only carries this number; codec.py owns it. */
+#define MT_CODEC_NONE 0
+#define MT_CODEC_MARSHAL 1
+#define MT_CODEC_PICKLE 2
+#define MT_CODEC_BUFFERS 3 /* a pickle with out-of-band buffers behind it */
+#define MT_CODEC_LOST 4    /* an mt_lost, then the host's name */
+#define MT_CODEC_KWARGS 16 /* bit: (args, kwargs) rather than args alone */
+
+/* How a task ended: `n` of a RESULT record. */
+#define MT_OUTCOME_OK 0
+#define MT_OUTCOME_ERROR 1     /* the function raised; the value is the pickled exception */
+#define MT_OUTCOME_LOST 2      /* its worker or rank died; codec MT_CODEC_LOST */
+#define MT_OUTCOME_CANCELLED 3 /* dropped before it ran */
+
+/* Kinds of records. Each row of mt_kind_table says who sends it to whom and which kind answers it. */
+#define MT_KIND_TASK 1   /* parent -> child, engine -> worker: run this. n: number of edges */
+#define MT_KIND_RESULT 2 /* child -> parent, worker -> engine: it ended. n: MT_OUTCOME_*. Gives the credit back */
+#define MT_KIND_OBJECT 3 /* downwards: bytes that later tasks refer to by id */
+#define MT_KIND_DROP 4   /* downwards: nobody will refer to this object again */
+#define MT_KIND_HELLO 5  /* upwards, first of all: ready. id: process id, n: number of worker slots */
+#define MT_KIND_STOP 6   /* downwards: n = MT_STOP_* */
+#define MT_KIND_BYE 7    /* upwards, last of all: everything below me has ended */
+#define MT_KIND_SPAWN 8  /* engine -> zygote: fork worker n */
+#define MT_KIND_KILL 9   /* engine -> zygote: SIGKILL worker n */
+#define MT_KIND_EXITED 10 /* zygote -> engine: worker n, process `id`, has ended; body mt_lost */
+#define MT_KIND_SLOTS 11 /* upwards: n worker slots below me now */
+#define MT_KIND_COUNT 12
+
+#define MT_STOP_DRAIN 0 /* finish what you have, then end */
+#define MT_STOP_NOW 1   /* drop what you have, kill workers, end */
+
+#define MT_PIECE_FIRST 1
+#define MT_PIECE_LAST 2
+#define MT_PIECE_PAD 4 /* filler up to the end of a ring; carries nothing */
+
+#define MT_FRAME_MAGIC 0x4D54 /* "MT" */
+
+typedef struct mt_rec {
+    uint64_t size; /* of the whole record, this header included */
+    uint64_t id;   /* task, object or process */
+    uint16_t kind;
+    uint16_t flags; /* MT_CODEC_* of the bytes at the end */
+    uint32_t n;
+} mt_rec;
+
+/* One argument of a task that is another task's value. */
+typedef struct mt_edge_ref {
+    uint64_t object; /* id of an object sent before; 0: the bytes are inline */
+    uint64_t size;
+    uint64_t flags; /* MT_CODEC_* */
+} mt_edge_ref;
+
+/* TASK: mt_rec_task, n mt_edge_ref, the inline values each padded to 8, the arguments. */
+typedef struct mt_rec_task {
+    mt_rec rec;
+    uint64_t fn; /* object id of the function */
+    int32_t priority;
+    uint32_t cost_us; /* expected duration, 0: unknown */
+} mt_rec_task;
+
+/* RESULT: mt_rec_result, the value's bytes. */
+typedef struct mt_rec_result {
+    mt_rec rec;
+    uint64_t duration_ns; /* of the user's function */
+} mt_rec_result;
+
+/* Why a task was lost. */
+typedef struct mt_lost {
+    int32_t pid;
+    int32_t wait_status; /* as waitpid gives it; -1: unknown */
+    uint64_t what;       /* MT_LOST_* */
+} mt_lost;
+
+#define MT_LOST_WORKER 0
+#define MT_LOST_RANK 1
+#define MT_LOST_LINK 2 /* the worker sent bytes that are no record */
+
+typedef struct mt_frame_head {
+    uint16_t magic;
+    uint16_t reserved;
+    uint32_t size; /* of the frame, this header included */
+} mt_frame_head;
+
+typedef struct mt_kind_row {
+    const char *name;
+    uint32_t sender;   /* MT_ROLE_* bits */
+    uint32_t receiver; /* MT_ROLE_* bits */
+    uint32_t answer;   /* kind, 0: none */
+    uint64_t min_size;
+} mt_kind_row;
+
+/* The table's row for a kind; NULL when there is no such kind. */
+MT_EXPORT const mt_kind_row *mt_kind(uint32_t kind);
+
+/* Checks everything about a record that can be known from its bytes: size against `size`, kind, sender allowed
+ * (MT_ROLE_* bit of whoever sent it), body long enough for its counts. MT_OK or MT_E_RECORD. Reads each
+ * header word once, so a sender that still writes cannot pass the check with other values than those used
+ * when the caller copies the header first. */
+MT_EXPORT MT_MUST_CHECK int mt_record_check(const void *record, uint64_t size, uint32_t sender);
+
+/* cffi:end */
+
+#define MT_PIECE_HEAD 8u
+
+static inline uint64_t mti_pad8(uint64_t size) { return (size + 7u) & ~(uint64_t)7u; }
+
+/* Joins pieces into records. Whole records are passed through in place; others are collected in a blob. */
+typedef struct mt_joiner {
+    const mt_alloc *alloc;
+    uint64_t max_size; /* a record that claims more is refused */
+    mt_blob *partial;
+    uint64_t filled;
+} mt_joiner;
+
+/* A record as it came out of a ring or frame. */
+typedef struct mt_incoming {
+    const void *data;
+    uint64_t size;
+    mt_blob *blob; /* owns `data`; NULL: `data` lies in the ring or frame and must be used up at once */
+} mt_incoming;
+
+void mti_joiner_init(mt_joiner *joiner, const mt_alloc *alloc, uint64_t max_size);
+void mti_joiner_clean_up(mt_joiner *joiner);
+/* MT_OK: `out` is a whole record (a blob in it is the joiner's until the next call; take a reference to keep
+ * it). MT_E_AGAIN: more pieces are needed. MT_E_RECORD, MT_E_NOMEM. */
+MT_MUST_CHECK int mti_join(mt_joiner *joiner, const void *data, uint32_t size, uint32_t flags, mt_incoming *out);
+
+#endif

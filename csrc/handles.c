@@ -1,0 +1,370 @@
+#include "driver_inner.h"
+
+#include <limits.h>
+#include <sched.h>
+#include <time.h>
+
+#include "atomic.h"
+
+/* Waiters look for this long before they sleep: a short task answers within it. */
+#define SPIN_NS 40000
+/* Guards against an engine that ended between a look and a sleep. */
+#define SLICE_NS 500000000
+
+static uint64_t now_ns(void) {
+    struct timespec t;
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static mt_task *task_of(uint64_t handle) { return (mt_task *)(uintptr_t)handle; }
+
+static bool has_ended(const mt_driver *d) { return mt_load_acquire(&d->ended) != 0; } /* pairs with end_thread */
+
+/* ---- gates ---- */
+
+void mti_gate_open(mt_gate *gate) {
+    mt_fence_seq_cst(); /* orders the happening before the look at `sleepers`; pairs with mti_gate_enter */
+    if (mt_load_relaxed(&gate->sleepers) == 0) return;
+    mt_add_relaxed(&gate->value, 1);
+    mti_futex_wake(&gate->value, INT_MAX, false);
+}
+
+uint32_t mti_gate_enter(mt_gate *gate) {
+    mt_add_relaxed(&gate->sleepers, 1);
+    uint32_t value = mt_load_relaxed(&gate->value);
+    mt_fence_seq_cst(); /* orders the announcement before the last look; pairs with mti_gate_open */
+    return value;
+}
+
+int mti_gate_sleep(mt_gate *gate, uint32_t value, int64_t timeout_ns) {
+    int status = mti_futex_wait(&gate->value, value, timeout_ns, false);
+    mti_gate_leave(gate);
+    return status;
+}
+
+void mti_gate_leave(mt_gate *gate) { (void)mt_sub_acq_rel(&gate->sleepers, 1); }
+
+/* What is left of a timeout, cut into slices; 0: it has passed. */
+static int64_t slice(int64_t timeout_ns, uint64_t start_ns) {
+    if (timeout_ns < 0) return SLICE_NS;
+    int64_t left = timeout_ns - (int64_t)(now_ns() - start_ns);
+    return left <= 0 ? 0 : left < SLICE_NS ? left : SLICE_NS;
+}
+
+/* ---- the way in ---- */
+
+static int push(mt_driver *d, uint64_t kind, void *pointer) {
+    for (;;) {
+        if (has_ended(d)) return MT_E_CLOSED;
+        if (mt_inbox_push(d->inbox, (mt_message){kind, pointer}) == MT_OK) break;
+        mt_bell_ring(mti_local_bell(d->local));
+        uint32_t value = mti_gate_enter(&d->space_gate);
+        if (!mt_inbox_is_full(d->inbox) || has_ended(d)) {
+            mti_gate_leave(&d->space_gate);
+            continue;
+        }
+        if (mti_gate_sleep(&d->space_gate, value, SLICE_NS) == MT_E_INTR) return MT_E_INTR;
+    }
+    mt_bell_ring(mti_local_bell(d->local));
+    return MT_OK;
+}
+
+/* For messages that must not be lost to a signal: they are pushed from finalisers too. */
+static int push_always(mt_driver *d, uint64_t kind, void *pointer) {
+    int status;
+    do {
+        status = push(d, kind, pointer);
+    } while (status == MT_E_INTR);
+    return status;
+}
+
+static uint64_t as_result(int status) { return (uint64_t)(int64_t)status; }
+
+static uint64_t submit(mt_driver *d, mt_task_spec *spec) {
+    spec->number = mt_add_relaxed(&d->next_number, 1);
+    mt_task *task = mt_task_new(d->alloc, spec);
+    if (task == NULL) return as_result(MT_E_NOMEM);
+    mt_task_ref(task); /* the engine's */
+    mt_add_relaxed(&d->n_submitted, 1);
+    int status = push(d, MT_MSG_SUBMIT, task);
+    if (status != MT_OK) {
+        (void)mt_sub_acq_rel(&d->n_submitted, 1);
+        mt_task_unref(task);
+        mt_task_unref(task);
+        return as_result(status);
+    }
+    return (uint64_t)(uintptr_t)task;
+}
+
+uint64_t mt_driver_submit(mt_driver *d, uint64_t fn, uint32_t codec, const uint8_t *data, uint64_t size) {
+    mt_part args = {data, size};
+    mt_task_spec spec = {.fn = fn, .codec = codec, .n_args = 1, .args = &args};
+    return submit(d, &spec);
+}
+
+uint64_t mt_driver_submit_with(mt_driver *d, uint64_t fn, uint32_t codec, const mt_part *parts, uint32_t n_parts,
+                               const uint64_t *edges, uint32_t n_edges, int32_t priority, uint32_t retries) {
+    _Static_assert(sizeof(uint64_t) == sizeof(mt_task *), "handles are pointers");
+    mt_task_spec spec = {.fn = fn,
+                         .codec = codec,
+                         .n_args = n_parts,
+                         .args = parts,
+                         .edges = (mt_task *const *)(const void *)edges,
+                         .n_edges = n_edges,
+                         .priority = priority,
+                         .retries = retries};
+    return submit(d, &spec);
+}
+
+uint64_t mt_driver_promise(mt_driver *d) {
+    mt_task_spec spec = {0};
+    return submit(d, &spec);
+}
+
+int mt_driver_fulfil(mt_driver *d, uint64_t handle, uint32_t outcome, uint32_t codec, const uint8_t *data,
+                     uint64_t size) {
+    mt_fulfilment *f = mti_get_zeroed(d->alloc, 1, sizeof *f);
+    mt_part bytes = {data, size};
+    mt_blob *blob = mt_blob_from_parts(d->alloc, &bytes, 1);
+    if (f == NULL || blob == NULL) {
+        mt_put(d->alloc, f);
+        mt_blob_unref(blob);
+        return MT_E_NOMEM;
+    }
+    *f = (mt_fulfilment){task_of(handle), blob, outcome, codec};
+    mt_task_ref(f->task);
+    int status = push_always(d, MT_MSG_FULFIL, f);
+    if (status != MT_OK) mti_driver_refuse_message(d, (mt_message){MT_MSG_FULFIL, f});
+    return status;
+}
+
+uint64_t mt_driver_new_object_id(mt_driver *d) { return mt_add_relaxed(&d->next_object, 1) + 1; }
+
+int mt_driver_add_object(mt_driver *d, uint64_t id, uint32_t codec, const uint8_t *data, uint64_t size) {
+    mt_new_object *o = mti_get_zeroed(d->alloc, 1, sizeof *o);
+    mt_part bytes = {data, size};
+    mt_blob *blob = mt_blob_from_parts(d->alloc, &bytes, 1);
+    if (o == NULL || blob == NULL) {
+        mt_put(d->alloc, o);
+        mt_blob_unref(blob);
+        return MT_E_NOMEM;
+    }
+    *o = (mt_new_object){id, blob, codec};
+    int status = push_always(d, MT_MSG_OBJECT, o);
+    if (status != MT_OK) mti_driver_refuse_message(d, (mt_message){MT_MSG_OBJECT, o});
+    return status;
+}
+
+void mt_driver_drop_object(mt_driver *d, uint64_t id) { (void)push_always(d, MT_MSG_DROP, (void *)(uintptr_t)id); }
+
+void mt_driver_stop(mt_driver *d, uint32_t mode) { (void)push_always(d, MT_MSG_STOP, (void *)(uintptr_t)mode); }
+
+/* ---- handles ---- */
+
+void mt_driver_release(mt_driver *d, uint64_t handle) {
+    (void)d; /* named so that its owner stays alive: the task may go to the engine's reaper */
+    mt_task_unref(task_of(handle));
+}
+
+uint32_t mt_driver_state(uint64_t handle) { return mt_task_state(task_of(handle)); }
+
+uint64_t mt_driver_number(uint64_t handle) { return mt_task_number(task_of(handle)); }
+
+const mt_value *mt_driver_value(uint64_t handle) { return mt_task_value(task_of(handle)); }
+
+bool mt_driver_cancel(mt_driver *d, uint64_t handle) {
+    mt_task *task = task_of(handle);
+    if (!mt_task_try_cancel(task)) return false;
+    mt_task_ref(task);
+    if (push_always(d, MT_MSG_CANCEL, task) != MT_OK) mt_task_unref(task);
+    mti_futex_wake(&task->state, INT_MAX, false);
+    return true;
+}
+
+/* Sets a flag in the state word; the state before it. */
+static uint32_t flag(mt_task *task, uint32_t bit) {
+    uint32_t old = mt_load_acquire(&task->state); /* pairs with mti_task_publish */
+    while ((old & MT_STATE_MASK) < MT_FIRST_FINAL) {
+        if (mt_cas_acq_rel(&task->state, &old, old | bit)) break;
+    }
+    return old & MT_STATE_MASK;
+}
+
+int mt_driver_wait(mt_driver *d, uint64_t handle, int64_t timeout_ns) {
+    mt_task *task = task_of(handle);
+    uint32_t state = mt_task_state(task);
+    if (state >= MT_FIRST_FINAL) return (int)state;
+    if (timeout_ns == 0) return MT_E_TIMEOUT;
+    uint64_t start = now_ns();
+    do {
+        (void)sched_yield();
+        state = mt_task_state(task);
+        if (state >= MT_FIRST_FINAL) return (int)state;
+    } while (now_ns() - start < SPIN_NS);
+    for (;;) {
+        int64_t left = slice(timeout_ns, start);
+        if (left == 0) return MT_E_TIMEOUT;
+        if (flag(task, MT_WAITED) >= MT_FIRST_FINAL) break;
+        if (has_ended(d)) return mt_task_state(task) >= MT_FIRST_FINAL ? (int)mt_task_state(task) : MT_E_CLOSED;
+        uint32_t word = mt_load_relaxed(&task->state);
+        if ((word & MT_STATE_MASK) >= MT_FIRST_FINAL) break;
+        if (mti_futex_wait(&task->state, word, left, false) == MT_E_INTR) return MT_E_INTR;
+    }
+    return (int)mt_task_state(task);
+}
+
+bool mt_driver_notify(mt_driver *d, uint64_t handle) {
+    (void)d;
+    return flag(task_of(handle), MT_NOTIFY) < MT_FIRST_FINAL;
+}
+
+static int pop_notified(mt_driver *d, uint64_t *out, uint32_t n) {
+    uint32_t got = 0;
+    mt_task *taken = NULL;
+    (void)pthread_mutex_lock(&d->notified_lock);
+    while (got < n && d->notified_first != NULL) {
+        mt_task *task = d->notified_first;
+        d->notified_first = task->next;
+        out[got++] = (uint64_t)(uintptr_t)task;
+        task->next = taken;
+        taken = task;
+    }
+    (void)pthread_mutex_unlock(&d->notified_lock);
+    while (taken != NULL) {
+        mt_task *next = taken->next;
+        mt_task_unref(taken);
+        taken = next;
+    }
+    return (int)got;
+}
+
+int mt_driver_next_notified(mt_driver *d, uint64_t *out, uint32_t n, int64_t timeout_ns) {
+    uint64_t start = now_ns();
+    for (;;) {
+        uint32_t value = mti_gate_enter(&d->notify_gate);
+        bool last_look = has_ended(d);
+        int got = pop_notified(d, out, n);
+        int64_t left = slice(timeout_ns, start);
+        if (got > 0 || last_look || left == 0) {
+            mti_gate_leave(&d->notify_gate);
+            return got > 0 ? got : last_look ? MT_E_CLOSED : MT_E_TIMEOUT;
+        }
+        if (mti_gate_sleep(&d->notify_gate, value, left) == MT_E_INTR) return MT_E_INTR;
+    }
+}
+
+int mt_driver_wait_all(mt_driver *d, int64_t timeout_ns) {
+    uint64_t start = now_ns();
+    for (;;) {
+        uint32_t value = mti_gate_enter(&d->ended_gate);
+        bool closed = has_ended(d);
+        /* acquire: pairs with the release in mti_driver_wake_waiters */
+        bool all = mt_load_acquire(&d->n_ended) >= mt_load_relaxed(&d->n_submitted);
+        int64_t left = slice(timeout_ns, start);
+        if (all || closed || left == 0) {
+            mti_gate_leave(&d->ended_gate);
+            return all ? MT_OK : closed ? MT_E_CLOSED : MT_E_TIMEOUT;
+        }
+        if (mti_gate_sleep(&d->ended_gate, value, left) == MT_E_INTR) return MT_E_INTR;
+    }
+}
+
+int mt_driver_join(mt_driver *d, int64_t timeout_ns) {
+    uint64_t start = now_ns();
+    while (!has_ended(d)) {
+        uint32_t value = mti_gate_enter(&d->ended_gate);
+        int64_t left = slice(timeout_ns, start);
+        if (has_ended(d) || left == 0) {
+            mti_gate_leave(&d->ended_gate);
+            if (left == 0 && !has_ended(d)) return MT_E_TIMEOUT;
+            break;
+        }
+        if (mti_gate_sleep(&d->ended_gate, value, left) == MT_E_INTR) return MT_E_INTR;
+    }
+    return MT_OK;
+}
+
+int mt_driver_failure(const mt_driver *d) { return mt_load_acquire(&d->failure); } /* pairs with fail() */
+
+bool mt_driver_is_clean(const mt_driver *d) { return mt_load_acquire(&d->is_clean) != 0; } /* pairs with end_thread */
+
+/* ---- the engine thread's side of handles ---- */
+
+int mti_driver_take_message(mt_driver *d, mt_message message) {
+    switch (message.kind) {
+        case MT_MSG_SUBMIT: return mt_engine_submit(d->engine, message.pointer);
+        case MT_MSG_CANCEL: mt_engine_cancelled(d->engine, message.pointer); return MT_OK;
+        case MT_MSG_FULFIL: {
+            mt_fulfilment f = *(mt_fulfilment *)message.pointer;
+            mt_put(d->alloc, message.pointer);
+            mt_engine_fulfil(d->engine, f.task, f.outcome, f.codec, f.blob);
+            mt_blob_unref(f.blob);
+            return MT_OK;
+        }
+        case MT_MSG_OBJECT: {
+            mt_new_object o = *(mt_new_object *)message.pointer;
+            mt_put(d->alloc, message.pointer);
+            int status = mt_engine_add_object(d->engine, o.id, o.blob, o.codec);
+            mt_blob_unref(o.blob);
+            return status;
+        }
+        case MT_MSG_DROP: mt_engine_drop_object(d->engine, (uint64_t)(uintptr_t)message.pointer); return MT_OK;
+        default: return MT_OK;
+    }
+}
+
+void mti_driver_refuse_message(mt_driver *d, mt_message message) {
+    switch (message.kind) {
+        case MT_MSG_SUBMIT: {
+            mt_task *task = message.pointer;
+            (void)mt_task_try_cancel(task);
+            mti_futex_wake(&task->state, INT_MAX, false);
+            mt_task_unref(task);
+            break;
+        }
+        case MT_MSG_CANCEL: mt_task_unref(message.pointer); break;
+        case MT_MSG_FULFIL: {
+            mt_fulfilment *f = message.pointer;
+            mt_task_unref(f->task);
+            mt_blob_unref(f->blob);
+            mt_put(d->alloc, f);
+            break;
+        }
+        case MT_MSG_OBJECT: {
+            mt_new_object *o = message.pointer;
+            mt_blob_unref(o->blob);
+            mt_put(d->alloc, o);
+            break;
+        }
+        default: break;
+    }
+}
+
+void mti_driver_wake_waiters(mt_driver *d) {
+    bool notify = false;
+    uint32_t flags;
+    for (mt_task *task; (task = mt_engine_take_ended(d->engine, &flags)) != NULL;) {
+        if ((flags & MT_WAITED) != 0) mti_futex_wake(&task->state, INT_MAX, false);
+        if ((flags & MT_NOTIFY) == 0) {
+            mt_task_unref(task);
+            continue;
+        }
+        notify = true;
+        task->next = NULL;
+        (void)pthread_mutex_lock(&d->notified_lock);
+        if (d->notified_first == NULL) {
+            d->notified_first = task;
+        } else {
+            d->notified_last->next = task;
+        }
+        d->notified_last = task;
+        (void)pthread_mutex_unlock(&d->notified_lock);
+    }
+    if (notify) mti_gate_open(&d->notify_gate);
+    mt_graph_counts counts = mt_engine_stats_now(d->engine).graph;
+    uint64_t ended = counts.done + counts.failed + counts.dependency_failed + counts.cancelled;
+    if (ended == mt_load_relaxed(&d->n_ended)) return;
+    mt_store_release(&d->n_ended, ended);
+    if (ended >= mt_load_relaxed(&d->n_submitted)) mti_gate_open(&d->ended_gate);
+}

@@ -1,0 +1,332 @@
+#include "local.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "atomic.h"
+
+#define MAX_FAILED_STARTS 3u
+#define MAX_ZYGOTES 3u
+#define ZYGOTE_FD 3
+/* The zygote's own death is noticed by asking for it this often; deaths of workers it reports at once. */
+#define ZYGOTE_LOOK_NS 50000000u
+/* Records taken from one worker before the others get their turn. */
+#define TURN 256u
+
+extern char **environ;
+
+typedef struct worker {
+    mt_segment_link memory;
+    mt_ring_link out;
+    mt_ring *down, *up;
+    uint32_t lane;
+    uint32_t failed_starts;
+    bool is_process;
+    bool said_hello;
+    bool running; /* SPAWN sent, no EXITED yet */
+    bool killed;  /* KILL sent: what it still sends does not count */
+    bool broken;  /* it sent garbage */
+} worker;
+
+struct mt_local {
+    const mt_alloc *alloc;
+    mt_engine *engine;
+    mt_local_options options;
+    int fd;
+    void *base;
+    uint64_t size;
+    worker zygote;
+    worker *workers;
+    uint32_t n_workers;
+    pid_t zygote_pid; /* 0: none */
+    uint32_t zygotes_started;
+    uint64_t last_look_ns;
+    bool stopping;
+};
+
+static uint32_t n_links(const mt_local *local) { return 1 + local->n_workers; }
+
+static void close_link(worker *w) {
+    mti_link_clean_up(&w->out.base);
+    mt_ring_close(w->down);
+    mt_ring_close(w->up);
+    w->down = w->up = NULL;
+}
+
+/* Formats the link's memory and opens our ends. The lane keeps pointing at `out`. */
+static int open_link(mt_local *local, worker *w, uint32_t index) {
+    close_link(w);
+    w->memory = mti_segment_link_at(local->base, index, local->options.ring_bytes);
+    mti_segment_format_link(&w->memory, local->options.ring_bytes);
+    w->down = mt_ring_open(local->alloc, w->memory.down, local->options.ring_bytes);
+    w->up = mt_ring_open(local->alloc, w->memory.up, local->options.ring_bytes);
+    if (w->down == NULL || w->up == NULL) return MT_E_NOMEM;
+    mti_ring_link_init(&w->out, local->alloc, w->down, w->memory.bell);
+    w->said_hello = w->killed = w->broken = false;
+    return MT_OK;
+}
+
+static int map_segment(mt_local *local) {
+    local->size = mti_segment_size(n_links(local), local->options.ring_bytes);
+    if (local->size == 0) {
+        errno = EINVAL;
+        return MT_E_INVAL;
+    }
+    local->fd = memfd_create("mpitask", MFD_CLOEXEC);
+    if (local->fd < 0 || ftruncate(local->fd, (off_t)local->size) != 0) return MT_E_SYS;
+    local->base = mmap(NULL, local->size, PROT_READ | PROT_WRITE, MAP_SHARED, local->fd, 0);
+    return local->base == MAP_FAILED ? MT_E_SYS : MT_OK;
+}
+
+mt_local *mti_local_new(const mt_alloc *alloc, const mt_local_options *options) {
+    mt_local *local = mti_get_zeroed(alloc, 1, sizeof *local);
+    if (local == NULL) return NULL;
+    local->alloc = alloc;
+    local->options = *options;
+    local->fd = -1;
+    local->base = MAP_FAILED;
+    local->n_workers = options->workers + options->inline_workers;
+    local->workers = mti_get_zeroed(alloc, local->n_workers + 1u, sizeof(worker));
+    int status = local->workers == NULL ? MT_E_NOMEM : map_segment(local);
+    if (status == MT_OK) status = open_link(local, &local->zygote, 0);
+    for (uint32_t i = 0; i < local->n_workers && status == MT_OK; i++) {
+        local->workers[i].is_process = i < options->workers;
+        status = open_link(local, &local->workers[i], 1 + i);
+    }
+    if (status != MT_OK) {
+        mti_local_destroy(local);
+        return NULL;
+    }
+    return local;
+}
+
+void mti_local_destroy(mt_local *local) {
+    if (local == NULL) return;
+    if (local->zygote_pid > 0) { /* its workers die with it */
+        (void)kill(local->zygote_pid, SIGKILL);
+        (void)waitpid(local->zygote_pid, NULL, 0);
+    }
+    if (local->workers != NULL) {
+        for (uint32_t i = 0; i < local->n_workers; i++) close_link(&local->workers[i]);
+    }
+    close_link(&local->zygote);
+    if (local->base != MAP_FAILED) (void)munmap(local->base, local->size);
+    if (local->fd >= 0) (void)close(local->fd);
+    mt_put(local->alloc, local->workers);
+    mt_put(local->alloc, local);
+}
+
+mt_bell *mti_local_bell(mt_local *local) { return mti_segment_bell(local->base); }
+int mti_local_fd(const mt_local *local) { return local->fd; }
+void *mti_local_base(const mt_local *local) { return local->base; }
+uint32_t mti_local_inline_index(const mt_local *local) { return 1 + local->options.workers; }
+
+/* ---- the zygote ---- */
+
+static int tell_zygote(mt_local *local, uint16_t kind, uint32_t n) {
+    mt_rec rec = {sizeof rec, 0, kind, 0, n};
+    mt_part part = {&rec, sizeof rec};
+    return mti_link_send(&local->zygote.out.base, &part, 1, NULL);
+}
+
+/* In a process group of its own, so that the terminal's Ctrl-C reaches the script alone, and with no signal blocked (the engine thread blocks all). The kernel
+ * ties its parent-death signal to the thread that calls this: the engine thread, which lives as long as the workers may. */
+static int exec_zygote(mt_local *local) {
+    posix_spawn_file_actions_t actions;
+    posix_spawnattr_t attributes;
+    sigset_t none, defaults;
+    sigemptyset(&none);
+    sigemptyset(&defaults);
+    sigaddset(&defaults, SIGPIPE);
+    sigaddset(&defaults, SIGTERM);
+    if (posix_spawn_file_actions_init(&actions) != 0) return MT_E_NOMEM;
+    if (posix_spawnattr_init(&attributes) != 0) {
+        (void)posix_spawn_file_actions_destroy(&actions);
+        return MT_E_NOMEM;
+    }
+    int error = posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
+    if (error == 0) error = posix_spawn_file_actions_adddup2(&actions, local->fd, ZYGOTE_FD);
+    if (error == 0) error = posix_spawnattr_setsigmask(&attributes, &none);
+    if (error == 0) error = posix_spawnattr_setsigdefault(&attributes, &defaults);
+    if (error == 0) error = posix_spawnattr_setpgroup(&attributes, 0);
+    if (error == 0) {
+        error = posix_spawnattr_setflags(
+            &attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
+    }
+    pid_t pid = 0;
+    if (error == 0) {
+        error = posix_spawn(&pid, local->options.zygote_argv[0], &actions, &attributes,
+                            local->options.zygote_argv, environ);
+    }
+    (void)posix_spawn_file_actions_destroy(&actions);
+    (void)posix_spawnattr_destroy(&attributes);
+    if (error != 0) {
+        errno = error;
+        return MT_E_SYS;
+    }
+    local->zygote_pid = pid;
+    local->zygotes_started++;
+    return MT_OK;
+}
+
+static int spawn_worker(mt_local *local, uint32_t index) {
+    local->workers[index].running = true;
+    return tell_zygote(local, MT_KIND_SPAWN, index);
+}
+
+static int start_zygote(mt_local *local) {
+    if (local->options.workers == 0) return MT_OK;
+    int status = exec_zygote(local);
+    for (uint32_t i = 0; i < local->n_workers && status == MT_OK; i++) {
+        worker *w = &local->workers[i];
+        if (w->is_process && w->failed_starts < MAX_FAILED_STARTS) status = spawn_worker(local, i);
+    }
+    return status;
+}
+
+int mti_local_start(mt_local *local, mt_engine *engine) {
+    local->engine = engine;
+    for (uint32_t i = 0; i < local->n_workers; i++) {
+        worker *w = &local->workers[i];
+        int status = mt_engine_add_lane(engine, MT_ROLE_WORKER, &w->out.base, &w->lane);
+        if (status != MT_OK) return status;
+    }
+    return start_zygote(local);
+}
+
+/* ---- workers ---- */
+
+/* Takes in up to TURN records. A worker that sends garbage is killed; its EXITED does the rest. */
+static int read_worker(mt_local *local, uint32_t index, uint32_t limit, uint64_t *out_n) {
+    worker *w = &local->workers[index];
+    if (w->broken) return MT_OK;
+    mt_incoming incoming;
+    int status = MT_OK;
+    uint32_t n = 0;
+    while (n < limit && (status = mti_ring_get(w->up, &incoming)) == MT_OK) {
+        n++;
+        if (incoming.size >= sizeof(mt_rec) && ((const mt_rec *)incoming.data)->kind == MT_KIND_HELLO) {
+            w->said_hello = true;
+            w->failed_starts = 0;
+        }
+        status = mt_engine_from_lane(local->engine, w->lane, &incoming);
+        if (status != MT_OK) break;
+    }
+    mt_ring_release(w->up);
+    *out_n += n;
+    if (status == MT_E_RECORD) {
+        w->broken = true;
+        return w->is_process ? tell_zygote(local, MT_KIND_KILL, index) : MT_E_RECORD;
+    }
+    return status == MT_E_AGAIN ? MT_OK : status;
+}
+
+static int on_exited(mt_local *local, uint32_t index, const mt_lost *how) {
+    if (index >= local->options.workers || !local->workers[index].running) return MT_E_RECORD;
+    worker *w = &local->workers[index];
+    uint64_t n = 0;
+    int status = read_worker(local, index, UINT32_MAX, &n); /* what it finished before it died */
+    if (status != MT_OK) return status;
+    w->running = false;
+    mt_lost why = *how;
+    if (w->broken) why.what = MT_LOST_LINK;
+    uint64_t started = mt_load_acquire(w->memory.started); /* pairs with the release in mt_worker_next */
+    status = mt_engine_lane_lost(local->engine, w->lane, &why, started);
+    if (status != MT_OK) return status;
+    if (!w->said_hello) w->failed_starts++;
+    if (local->stopping || w->failed_starts >= MAX_FAILED_STARTS) return MT_OK;
+    status = open_link(local, w, 1 + index);
+    return status == MT_OK ? spawn_worker(local, index) : status;
+}
+
+static int read_zygote(mt_local *local, uint64_t *out_n) {
+    mt_incoming incoming;
+    int status;
+    while ((status = mti_ring_get(local->zygote.up, &incoming)) == MT_OK) {
+        ++*out_n;
+        status = mt_record_check(incoming.data, incoming.size, MT_ROLE_ZYGOTE);
+        if (status != MT_OK) break;
+        mt_rec rec;
+        memcpy(&rec, incoming.data, sizeof rec);
+        if (rec.kind != MT_KIND_EXITED) continue;
+        mt_lost how;
+        memcpy(&how, (const unsigned char *)incoming.data + sizeof rec, sizeof how);
+        status = on_exited(local, rec.n, &how);
+        if (status != MT_OK) break;
+    }
+    mt_ring_release(local->zygote.up);
+    return status == MT_E_AGAIN ? MT_OK : status;
+}
+
+/* The zygote has died unasked: the kernel has killed its workers with it. */
+static int replace_zygote(mt_local *local, int wait_status) {
+    uint64_t n = 0;
+    int status = read_zygote(local, &n);
+    local->zygote_pid = 0;
+    for (uint32_t i = 0; i < local->options.workers && status == MT_OK; i++) {
+        mt_lost how = {0, wait_status, MT_LOST_WORKER};
+        bool was_stopping = local->stopping;
+        local->stopping = true; /* no SPAWN to the dead one */
+        if (local->workers[i].running) status = on_exited(local, i, &how);
+        local->stopping = was_stopping;
+        if (status == MT_OK) status = open_link(local, &local->workers[i], 1 + i);
+        if (local->zygotes_started >= MAX_ZYGOTES) local->workers[i].failed_starts = MAX_FAILED_STARTS;
+    }
+    if (status != MT_OK || local->stopping || local->zygotes_started >= MAX_ZYGOTES) return status;
+    status = open_link(local, &local->zygote, 0);
+    return status == MT_OK ? start_zygote(local) : status;
+}
+
+static int look_at_zygote(mt_local *local, uint64_t now_ns) {
+    if (local->zygote_pid == 0) return MT_OK;
+    if (!local->stopping && now_ns - local->last_look_ns < ZYGOTE_LOOK_NS) return MT_OK;
+    local->last_look_ns = now_ns;
+    int wait_status = 0;
+    pid_t pid = waitpid(local->zygote_pid, &wait_status, WNOHANG);
+    if (pid == 0) return MT_OK;
+    if (pid < 0) wait_status = -1; /* somebody else reaped it */
+    return replace_zygote(local, wait_status);
+}
+
+int mti_local_step(mt_local *local, uint64_t now_ns, uint64_t *out_n) {
+    int status = look_at_zygote(local, now_ns);
+    if (status == MT_OK && local->options.workers > 0) status = read_zygote(local, out_n);
+    for (uint32_t i = 0; i < local->n_workers && status == MT_OK; i++) status = read_worker(local, i, TURN, out_n);
+    return status;
+}
+
+int mti_local_flush(mt_local *local, uint64_t *out_n) {
+    int status = mti_link_pump(&local->zygote.out.base, out_n);
+    for (uint32_t i = 0; i < local->n_workers && status == MT_OK; i++) {
+        status = mti_link_pump(&local->workers[i].out.base, out_n);
+    }
+    return status;
+}
+
+int mti_local_stop(mt_local *local, uint32_t mode) {
+    local->stopping = true;
+    mt_rec rec = {sizeof rec, 0, MT_KIND_STOP, 0, mode};
+    mt_part part = {&rec, sizeof rec};
+    for (uint32_t i = 0; i < local->n_workers; i++) {
+        int status = mti_link_send(&local->workers[i].out.base, &part, 1, NULL);
+        if (status != MT_OK) return status;
+    }
+    return local->zygote_pid == 0 ? MT_OK : tell_zygote(local, MT_KIND_STOP, mode);
+}
+
+bool mti_local_has_ended(const mt_local *local) { return local->zygote_pid == 0; }
+
+uint32_t mti_local_alive(const mt_local *local) {
+    uint32_t alive = 0;
+    for (uint32_t i = 0; i < local->n_workers; i++) {
+        const worker *w = &local->workers[i];
+        alive += !w->is_process || w->failed_starts < MAX_FAILED_STARTS;
+    }
+    return alive;
+}

@@ -1,0 +1,342 @@
+#include "sched.h"
+
+#include <string.h>
+
+/* What a job costs its lane beyond the function itself; keeps the booked work of empty functions above zero. */
+#define OVERHEAD_NS 1000u
+/* Booked for a job of unknown duration: enough to spread such jobs evenly. */
+#define UNKNOWN_NS 1000000u
+#define NOT_IN_HEAP UINT32_MAX
+
+typedef struct ready_job {
+    uint64_t key;
+    uint32_t class_index;
+    uint32_t bytes; /* capped: only compared with limits */
+} ready_job;
+
+/* Jobs of one priority: a deque. */
+typedef struct level {
+    int32_t priority;
+    ready_job *jobs;
+    uint64_t capacity; /* a power of two, or 0 */
+    uint64_t first;
+    uint64_t count;
+} level;
+
+typedef struct lane {
+    mt_lane_limits limits;
+    uint64_t booked;
+    uint64_t booked_ns;
+    uint64_t booked_bytes;
+    uint32_t heap_at; /* NOT_IN_HEAP: it has no credit for the kind of job that was last offered */
+} lane;
+
+typedef struct class_row {
+    uint64_t mean_ns; /* 0: unknown */
+    bool measured;
+    bool used;
+} class_row;
+
+struct mt_sched {
+    const mt_alloc *alloc;
+    level *levels; /* by falling priority; empty ones stay, there are few */
+    uint64_t n_levels, level_capacity;
+    lane *lanes;
+    uint64_t n_lanes, lane_capacity;
+    uint32_t *heap; /* lanes that may have credit, by booked work for each slot */
+    uint64_t heap_size, heap_capacity;
+    class_row *classes;
+    uint64_t n_classes, class_capacity;
+    uint64_t ready;
+    uint32_t slots;
+};
+
+mt_sched *mt_sched_new(const mt_alloc *alloc) {
+    mt_sched *sched = mti_get_zeroed(alloc, 1, sizeof *sched);
+    if (sched != NULL) sched->alloc = alloc;
+    return sched;
+}
+
+void mt_sched_destroy(mt_sched *sched) {
+    if (sched == NULL) return;
+    for (uint64_t i = 0; i < sched->n_levels; i++) mt_put(sched->alloc, sched->levels[i].jobs);
+    mt_put(sched->alloc, sched->levels);
+    mt_put(sched->alloc, sched->lanes);
+    mt_put(sched->alloc, sched->heap);
+    mt_put(sched->alloc, sched->classes);
+    mt_put(sched->alloc, sched);
+}
+
+/* ---- the heap of lanes ---- */
+
+static uint64_t load_of(const lane *l) { return l->booked_ns / (l->limits.slots == 0 ? 1 : l->limits.slots); }
+
+static bool before(const mt_sched *sched, uint32_t a, uint32_t b) {
+    uint64_t load_a = load_of(&sched->lanes[a]), load_b = load_of(&sched->lanes[b]);
+    return load_a != load_b ? load_a < load_b : a < b;
+}
+
+static void heap_set(mt_sched *sched, uint64_t at, uint32_t lane_index) {
+    sched->heap[at] = lane_index;
+    sched->lanes[lane_index].heap_at = (uint32_t)at;
+}
+
+static void heap_up(mt_sched *sched, uint64_t at) {
+    uint32_t moving = sched->heap[at];
+    while (at > 0 && before(sched, moving, sched->heap[(at - 1) / 2])) {
+        heap_set(sched, at, sched->heap[(at - 1) / 2]);
+        at = (at - 1) / 2;
+    }
+    heap_set(sched, at, moving);
+}
+
+static void heap_down(mt_sched *sched, uint64_t at) {
+    uint32_t moving = sched->heap[at];
+    for (uint64_t child = 2 * at + 1; child < sched->heap_size; child = 2 * at + 1) {
+        if (child + 1 < sched->heap_size && before(sched, sched->heap[child + 1], sched->heap[child])) child++;
+        if (!before(sched, sched->heap[child], moving)) break;
+        heap_set(sched, at, sched->heap[child]);
+        at = child;
+    }
+    heap_set(sched, at, moving);
+}
+
+static void heap_remove(mt_sched *sched, uint32_t lane_index) {
+    uint64_t at = sched->lanes[lane_index].heap_at;
+    if (at == NOT_IN_HEAP) return;
+    sched->lanes[lane_index].heap_at = NOT_IN_HEAP;
+    uint32_t last = sched->heap[--sched->heap_size];
+    if (last == lane_index) return;
+    heap_set(sched, at, last);
+    heap_up(sched, at);
+    heap_down(sched, sched->lanes[last].heap_at);
+}
+
+/* The lane's load or limits have changed: it may have credit again. */
+static void heap_refresh(mt_sched *sched, uint32_t lane_index) {
+    lane *l = &sched->lanes[lane_index];
+    if (l->limits.slots == 0) {
+        heap_remove(sched, lane_index);
+        return;
+    }
+    if (l->heap_at == NOT_IN_HEAP) heap_set(sched, sched->heap_size++, lane_index);
+    heap_up(sched, l->heap_at);
+    heap_down(sched, l->heap_at);
+}
+
+/* ---- lanes and classes ---- */
+
+int mt_sched_add_lane(mt_sched *sched, const mt_lane_limits *limits, uint32_t *out_lane) {
+    int status = mti_grow(sched->alloc, (void **)&sched->heap, sched->heap_size, &sched->heap_capacity,
+                          sched->n_lanes + 1, sizeof *sched->heap);
+    if (status != MT_OK) return status;
+    status = mti_grow(sched->alloc, (void **)&sched->lanes, sched->n_lanes, &sched->lane_capacity,
+                      sched->n_lanes + 1, sizeof *sched->lanes);
+    if (status != MT_OK) return status;
+    uint32_t index = (uint32_t)sched->n_lanes++;
+    sched->lanes[index] = (lane){.limits = *limits, .heap_at = NOT_IN_HEAP};
+    sched->slots += limits->slots;
+    heap_refresh(sched, index);
+    *out_lane = index;
+    return MT_OK;
+}
+
+void mt_sched_set_slots(mt_sched *sched, uint32_t lane_index, uint32_t slots) {
+    lane *l = &sched->lanes[lane_index];
+    sched->slots = sched->slots - l->limits.slots + slots;
+    l->limits.slots = slots;
+    heap_refresh(sched, lane_index);
+}
+
+void mt_sched_clear_lane(mt_sched *sched, uint32_t lane_index) {
+    lane *l = &sched->lanes[lane_index];
+    l->booked = l->booked_ns = l->booked_bytes = 0;
+    heap_refresh(sched, lane_index);
+}
+
+int mt_sched_add_class(mt_sched *sched, uint32_t *out_class) {
+    uint64_t index = 0;
+    while (index < sched->n_classes && sched->classes[index].used) index++;
+    if (index == sched->n_classes) {
+        int status = mti_grow(sched->alloc, (void **)&sched->classes, sched->n_classes, &sched->class_capacity,
+                              sched->n_classes + 1, sizeof *sched->classes);
+        if (status != MT_OK) return status;
+        sched->n_classes++;
+    }
+    sched->classes[index] = (class_row){.used = true};
+    *out_class = (uint32_t)index;
+    return MT_OK;
+}
+
+void mt_sched_drop_class(mt_sched *sched, uint32_t class_index) { sched->classes[class_index].used = false; }
+
+uint64_t mt_sched_expect(const mt_sched *sched, uint32_t class_index) {
+    return sched->classes[class_index].mean_ns;
+}
+
+void mt_sched_hint(mt_sched *sched, uint32_t class_index, uint64_t duration_ns) {
+    class_row *c = &sched->classes[class_index];
+    if (!c->measured) c->mean_ns = duration_ns;
+}
+
+/* ---- ready jobs ---- */
+
+/* Where the level of this priority is, or would have to be. */
+static uint64_t level_at(const mt_sched *sched, int32_t priority) {
+    uint64_t low = 0, high = sched->n_levels;
+    while (low < high) {
+        uint64_t middle = (low + high) / 2;
+        if (sched->levels[middle].priority > priority) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    return low;
+}
+
+static int find_or_make_level(mt_sched *sched, int32_t priority, level **out) {
+    uint64_t at = level_at(sched, priority);
+    if (at < sched->n_levels && sched->levels[at].priority == priority) {
+        *out = &sched->levels[at];
+        return MT_OK;
+    }
+    /* An empty level is reused for the new priority: their number stays that of priorities in use at a time. */
+    for (uint64_t i = 0; i < sched->n_levels; i++) {
+        if (sched->levels[i].count > 0) continue;
+        level reused = sched->levels[i];
+        memmove(&sched->levels[i], &sched->levels[i + 1], (sched->n_levels - i - 1) * sizeof(level));
+        sched->n_levels--;
+        at = level_at(sched, priority);
+        memmove(&sched->levels[at + 1], &sched->levels[at], (sched->n_levels - at) * sizeof(level));
+        sched->n_levels++;
+        reused.priority = priority;
+        sched->levels[at] = reused;
+        *out = &sched->levels[at];
+        return MT_OK;
+    }
+    int status = mti_grow(sched->alloc, (void **)&sched->levels, sched->n_levels, &sched->level_capacity,
+                          sched->n_levels + 1, sizeof(level));
+    if (status != MT_OK) return status;
+    memmove(&sched->levels[at + 1], &sched->levels[at], (sched->n_levels - at) * sizeof(level));
+    sched->n_levels++;
+    sched->levels[at] = (level){.priority = priority};
+    *out = &sched->levels[at];
+    return MT_OK;
+}
+
+static int level_grow(mt_sched *sched, level *l) {
+    if (l->count < l->capacity) return MT_OK;
+    uint64_t capacity = l->capacity == 0 ? 64 : l->capacity * 2;
+    ready_job *jobs = mti_get_zeroed(sched->alloc, capacity, sizeof *jobs);
+    if (jobs == NULL) return MT_E_NOMEM;
+    for (uint64_t i = 0; i < l->count; i++) jobs[i] = l->jobs[(l->first + i) & (l->capacity - 1)];
+    mt_put(sched->alloc, l->jobs);
+    l->jobs = jobs;
+    l->capacity = capacity;
+    l->first = 0;
+    return MT_OK;
+}
+
+int mt_sched_push(mt_sched *sched, uint64_t key, uint32_t class_index, int32_t priority, uint64_t bytes, bool first) {
+    level *l;
+    int status = find_or_make_level(sched, priority, &l);
+    if (status == MT_OK) status = level_grow(sched, l);
+    if (status != MT_OK) return status;
+    ready_job job = {key, class_index, bytes < UINT32_MAX ? (uint32_t)bytes : UINT32_MAX};
+    uint64_t mask = l->capacity - 1;
+    if (first) {
+        l->first = (l->first - 1) & mask;
+        l->jobs[l->first] = job;
+    } else {
+        l->jobs[(l->first + l->count) & mask] = job;
+    }
+    l->count++;
+    sched->ready++;
+    return MT_OK;
+}
+
+static bool has_credit(const lane *l, uint64_t mean_ns, uint64_t cost_ns, uint64_t bytes) {
+    if (l->booked > 0 && l->booked_bytes + bytes > l->limits.max_bytes) return false;
+    if (l->booked < l->limits.slots) return true;
+    if (mean_ns == 0 || l->booked >= (uint64_t)l->limits.slots * l->limits.max_ahead) return false;
+    return l->booked_ns + cost_ns <= l->limits.horizon_ns * l->limits.slots;
+}
+
+int mt_sched_next(mt_sched *sched, mt_assignment *out) {
+    if (sched->ready == 0) return MT_E_AGAIN;
+    level *l = sched->levels;
+    while (l->count == 0) l++;
+    ready_job job = l->jobs[l->first];
+    uint64_t mean_ns = sched->classes[job.class_index].mean_ns;
+    uint64_t cost_ns = mean_ns == 0 ? UNKNOWN_NS : mean_ns;
+    while (sched->heap_size > 0) {
+        uint32_t index = sched->heap[0];
+        lane *chosen = &sched->lanes[index];
+        if (!has_credit(chosen, mean_ns, cost_ns, job.bytes)) {
+            heap_remove(sched, index); /* until something of it is given back */
+            continue;
+        }
+        l->first = (l->first + 1) & (l->capacity - 1);
+        l->count--;
+        sched->ready--;
+        chosen->booked++;
+        chosen->booked_ns += cost_ns;
+        chosen->booked_bytes += job.bytes;
+        heap_down(sched, 0);
+        *out = (mt_assignment){job.key, cost_ns, job.bytes, index, job.class_index};
+        return MT_OK;
+    }
+    return MT_E_AGAIN;
+}
+
+void mt_sched_done(mt_sched *sched, const mt_assignment *what, uint64_t duration_ns) {
+    lane *l = &sched->lanes[what->lane];
+    l->booked--;
+    l->booked_ns -= what->cost_ns;
+    l->booked_bytes -= what->bytes;
+    if (duration_ns > 0) {
+        class_row *c = &sched->classes[what->class_index];
+        uint64_t cost_ns = duration_ns + OVERHEAD_NS;
+        if (!c->measured) {
+            c->mean_ns = cost_ns;
+        } else {
+            c->mean_ns += cost_ns / 8;
+            c->mean_ns -= (c->mean_ns - cost_ns / 8) / 8;
+        }
+        c->measured = true;
+    }
+    heap_refresh(sched, what->lane);
+}
+
+uint64_t mt_sched_ready(const mt_sched *sched) { return sched->ready; }
+
+uint64_t mt_sched_booked(const mt_sched *sched, uint32_t lane_index) { return sched->lanes[lane_index].booked; }
+
+uint32_t mt_sched_slots(const mt_sched *sched) { return sched->slots; }
+
+void mt_sched_forget_ready(mt_sched *sched) {
+    for (uint64_t i = 0; i < sched->n_levels; i++) sched->levels[i].count = 0;
+    sched->ready = 0;
+}
+
+int mt_sched_check(const mt_sched *sched) {
+    uint64_t ready = 0, in_heap = 0;
+    for (uint64_t i = 0; i < sched->n_levels; i++) {
+        ready += sched->levels[i].count;
+        if (i > 0 && sched->levels[i - 1].priority <= sched->levels[i].priority) return MT_E_RECORD;
+    }
+    uint32_t slots = 0;
+    for (uint32_t i = 0; i < sched->n_lanes; i++) {
+        const lane *l = &sched->lanes[i];
+        slots += l->limits.slots;
+        if (l->booked == 0 && (l->booked_ns != 0 || l->booked_bytes != 0)) return MT_E_RECORD;
+        if (l->heap_at == NOT_IN_HEAP) continue;
+        if (l->heap_at >= sched->heap_size || sched->heap[l->heap_at] != i) return MT_E_RECORD;
+        in_heap++;
+    }
+    for (uint64_t i = 1; i < sched->heap_size; i++) {
+        if (before(sched, sched->heap[i], sched->heap[(i - 1) / 2])) return MT_E_RECORD;
+    }
+    return ready == sched->ready && in_heap == sched->heap_size && slots == sched->slots ? MT_OK : MT_E_RECORD;
+}

@@ -1,0 +1,66 @@
+/* sched.h - which job goes to which lane, and when.
+ *
+ * Role: ready jobs by priority, lanes with slots and credit. It knows neither graph nor MPI: a job is a key, a class (jobs of
+ * one class are expected to take equally long) and a size.
+ * Policy: the ready job of highest priority, oldest first, goes to the lane with the least booked work for each slot. A lane takes
+ * jobs ahead of free slots only while the work booked on it stays below its horizon: so short jobs are sent ahead by the
+ * hundred and long ones, or ones of unknown duration, not at all. Durations are learnt for each class (exponential average, weight 1/8).
+ * Invariants: a lane's booked jobs, nanoseconds and bytes are the sums over what was assigned and not given back.
+ * Thread rule: one owner thread.
+ */
+#ifndef MT_SCHED_H
+#define MT_SCHED_H
+
+#include "base.h"
+
+/* cffi:begin */
+
+typedef struct mt_sched mt_sched;
+
+/* A lane's limits. */
+typedef struct mt_lane_limits {
+    uint32_t slots;      /* jobs it can run at a time; 0: none now */
+    uint32_t max_ahead;  /* jobs booked for each slot, at most */
+    uint64_t horizon_ns; /* work booked ahead for each slot, at most */
+    uint64_t max_bytes;  /* booked at a time; a single larger job goes alone */
+} mt_lane_limits;
+
+typedef struct mt_assignment {
+    uint64_t key;
+    uint64_t cost_ns; /* booked: give it back with mt_sched_done */
+    uint32_t bytes;
+    uint32_t lane;
+    uint32_t class_index;
+} mt_assignment;
+
+MT_EXPORT mt_sched *mt_sched_new(const mt_alloc *alloc);
+MT_EXPORT void mt_sched_destroy(mt_sched *sched);
+/* Lanes are numbered from 0 in the order in which they are added. Starts with `limits`. MT_E_NOMEM. */
+MT_EXPORT MT_MUST_CHECK int mt_sched_add_lane(mt_sched *sched, const mt_lane_limits *limits, uint32_t *out_lane);
+MT_EXPORT void mt_sched_set_slots(mt_sched *sched, uint32_t lane, uint32_t slots);
+/* The lane's jobs are gone: nothing is booked on it any more. */
+MT_EXPORT void mt_sched_clear_lane(mt_sched *sched, uint32_t lane);
+/* A class of jobs, of unknown duration; mt_sched_drop_class lets its number be used again. MT_E_NOMEM. */
+MT_EXPORT MT_MUST_CHECK int mt_sched_add_class(mt_sched *sched, uint32_t *out_class);
+MT_EXPORT void mt_sched_drop_class(mt_sched *sched, uint32_t class_index);
+/* Expected duration in nanoseconds; 0: unknown. */
+MT_EXPORT uint64_t mt_sched_expect(const mt_sched *sched, uint32_t class_index);
+/* Tells what is known from elsewhere; no effect once the class has measurements of its own. */
+MT_EXPORT void mt_sched_hint(mt_sched *sched, uint32_t class_index, uint64_t duration_ns);
+/* A job is ready. `first`: before others of its priority (it has waited already). MT_E_NOMEM. */
+MT_EXPORT MT_MUST_CHECK int mt_sched_push(mt_sched *sched, uint64_t key, uint32_t class_index, int32_t priority,
+                                          uint64_t bytes, bool first);
+/* The next job and its lane, booked. MT_E_AGAIN: nothing ready or no lane has credit. O(log lanes). */
+MT_EXPORT MT_MUST_CHECK int mt_sched_next(mt_sched *sched, mt_assignment *out);
+/* An assigned job has ended, or was not sent after all (`duration_ns` 0: nothing is learnt). */
+MT_EXPORT void mt_sched_done(mt_sched *sched, const mt_assignment *what, uint64_t duration_ns);
+MT_EXPORT uint64_t mt_sched_ready(const mt_sched *sched);
+MT_EXPORT uint64_t mt_sched_booked(const mt_sched *sched, uint32_t lane);
+MT_EXPORT uint32_t mt_sched_slots(const mt_sched *sched); /* of all lanes */
+/* Forgets all ready jobs. */
+MT_EXPORT void mt_sched_forget_ready(mt_sched *sched);
+MT_EXPORT MT_MUST_CHECK int mt_sched_check(const mt_sched *sched);
+
+/* cffi:end */
+
+#endif

@@ -1,0 +1,32 @@
+#include "segment.h"
+
+#include <string.h>
+
+#include "atomic.h"
+
+#define HEAD 4096u /* a page, so that neighbours map the bell and nothing else */
+#define LINK_HEAD 128u
+
+static uint64_t link_size(uint64_t ring_bytes) { return LINK_HEAD + 2 * mt_ring_footprint(ring_bytes); }
+
+uint64_t mti_segment_size(uint32_t n_links, uint64_t ring_bytes) {
+    if (mt_ring_footprint(ring_bytes) == 0) return 0;
+    return HEAD + n_links * link_size(ring_bytes);
+}
+
+mt_bell *mti_segment_bell(void *base) { return base; }
+
+mt_segment_link mti_segment_link_at(void *base, uint32_t index, uint64_t ring_bytes) {
+    unsigned char *at = (unsigned char *)base + HEAD + index * link_size(ring_bytes);
+    return (mt_segment_link){.bell = (mt_bell *)(void *)at,
+                             .started = (_Atomic uint64_t *)(void *)(at + 64),
+                             .down = at + LINK_HEAD,
+                             .up = at + LINK_HEAD + mt_ring_footprint(ring_bytes)};
+}
+
+void mti_segment_format_link(const mt_segment_link *link, uint64_t ring_bytes) {
+    memset(link->bell, 0, sizeof *link->bell);
+    mt_store_relaxed(link->started, 0);
+    mt_ring_format(link->down, ring_bytes);
+    mt_ring_format(link->up, ring_bytes);
+}

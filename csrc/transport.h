@@ -1,0 +1,45 @@
+/* transport.h - frames between ranks, whoever carries them: mpi, loopback, sim.
+ *
+ * Role: a table of five calls. Frames between a pair of ranks arrive whole and in order.
+ * Thread rule: all calls come from the engine thread. None blocks.
+ */
+#ifndef MT_TRANSPORT_H
+#define MT_TRANSPORT_H
+
+#include "base.h"
+
+/* cffi:begin */
+
+/* A frame to be filled and sent. The first bytes of `data` are the mt_frame_head, which the sender of the frame writes. */
+typedef struct mt_frame {
+    unsigned char *data; /* 16-byte aligned */
+    uint32_t capacity;
+    uint32_t used;
+} mt_frame;
+
+/* A frame that has arrived. */
+typedef struct mt_arrival {
+    const unsigned char *data; /* valid until release */
+    uint32_t size;
+    uint32_t peer;
+    void *token; /* the transport's */
+} mt_arrival;
+
+typedef struct mt_transport mt_transport;
+struct mt_transport {
+    /* An empty frame; MT_E_AGAIN: too many are under way. */
+    int (*get)(mt_transport *transport, mt_frame **out_frame);
+    /* Takes the frame over. MT_OK, MT_E_PEER. */
+    int (*send)(mt_transport *transport, uint32_t peer, mt_frame *frame);
+    /* The next frame that has arrived; MT_E_AGAIN: none; MT_E_PEER. */
+    int (*receive)(mt_transport *transport, mt_arrival *out_arrival);
+    void (*release)(mt_transport *transport, const mt_arrival *arrival);
+    /* Frames that have not left yet; also moves them on. While it is not 0 the rank must not sleep long. */
+    uint32_t (*in_flight)(mt_transport *transport);
+    /* Ends all traffic; frees everything, the transport itself included. */
+    void (*destroy)(mt_transport *transport);
+};
+
+/* cffi:end */
+
+#endif

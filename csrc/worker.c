@@ -1,0 +1,272 @@
+#include "worker.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "atomic.h"
+#include "frames.h"
+#include "objects.h"
+#include "segment.h"
+
+#define SPIN_NS 50000
+#define NAP_NS 20000       /* while the ring up is full: the engine empties it within its own naps */
+#define MAX_NAP_NS 1000000
+#define ANSWER_PARTS 64u
+
+struct mt_worker {
+    void *base;
+    uint64_t mapped; /* 0: the memory is not ours */
+    uint64_t ring_bytes;
+    mt_segment_link link;
+    mt_ring *down;
+    mt_ring *up;
+    mt_objects *objects;
+    mt_call call;
+    const mt_edge_ref *edges;
+    uint32_t edge_next; /* arguments are asked for in order: where the next one's inline bytes lie */
+    const unsigned char *edge_bytes;
+    uint64_t begun_ns;
+    uint64_t started;
+};
+
+static uint64_t now_ns(void) {
+    struct timespec t;
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static int open_link(mt_worker *w, uint32_t index) {
+    mt_ring_close(w->down);
+    mt_ring_close(w->up);
+    w->link = mti_segment_link_at(w->base, index, w->ring_bytes);
+    w->down = mt_ring_open(mt_alloc_default(), w->link.down, w->ring_bytes);
+    w->up = mt_ring_open(mt_alloc_default(), w->link.up, w->ring_bytes);
+    return w->down != NULL && w->up != NULL ? MT_OK : MT_E_NOMEM;
+}
+
+mt_worker *mti_worker_new(void *base, uint32_t index, uint64_t ring_bytes) {
+    mt_worker *w = mti_get_zeroed(mt_alloc_default(), 1, sizeof *w);
+    if (w == NULL) return NULL;
+    w->base = base;
+    w->ring_bytes = ring_bytes;
+    w->objects = mt_objects_new(mt_alloc_default(), 0);
+    if (w->objects == NULL || open_link(w, index) != MT_OK) {
+        mt_worker_close(w);
+        return NULL;
+    }
+    return w;
+}
+
+mt_worker *mt_worker_open(int fd, uint32_t index, uint64_t ring_bytes) {
+    struct stat status;
+    if (fstat(fd, &status) != 0) return NULL;
+    if ((uint64_t)status.st_size < mti_segment_size(index + 1, ring_bytes)) {
+        errno = EINVAL;
+        return NULL;
+    }
+    size_t size = (size_t)status.st_size;
+    void *base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (base == MAP_FAILED) return NULL;
+    mt_worker *w = mti_worker_new(base, index, ring_bytes);
+    if (w == NULL) {
+        (void)munmap(base, size);
+        errno = ENOMEM;
+        return NULL;
+    }
+    w->mapped = size;
+    return w;
+}
+
+int mt_worker_become(mt_worker *w, uint32_t index) { return open_link(w, index); }
+
+void mt_worker_close(mt_worker *w) {
+    if (w == NULL) return;
+    mt_ring_close(w->down);
+    mt_ring_close(w->up);
+    mt_objects_destroy(w->objects);
+    if (w->mapped != 0) (void)munmap(w->base, w->mapped);
+    mt_put(mt_alloc_default(), w);
+}
+
+static int send_up(mt_worker *w, const mt_part *parts, uint32_t n_parts) {
+    uint64_t progress = 0;
+    int64_t nap = NAP_NS;
+    for (;;) {
+        uint64_t before = progress;
+        int status = mt_ring_put(w->up, parts, n_parts, &progress);
+        (void)mt_ring_publish(w->up);
+        mt_bell_ring(mti_segment_bell(w->base));
+        if (status != MT_E_AGAIN) return status;
+        if (progress != before) {
+            nap = NAP_NS;
+            (void)sched_yield();
+            continue;
+        }
+        struct timespec t = {0, nap};
+        (void)nanosleep(&t, NULL);
+        nap = nap * 2 < MAX_NAP_NS ? nap * 2 : MAX_NAP_NS;
+    }
+}
+
+static int send_head(mt_worker *w, uint16_t kind, uint64_t id, uint32_t n) {
+    mt_rec rec = {sizeof rec, id, kind, 0, n};
+    mt_part part = {&rec, sizeof rec};
+    return send_up(w, &part, 1);
+}
+
+int mt_worker_hello(mt_worker *w) { return send_head(w, MT_KIND_HELLO, (uint64_t)getpid(), 1); }
+
+int mt_worker_exited(mt_worker *w, uint32_t n, int32_t pid, int32_t wait_status) {
+    struct {
+        mt_rec rec;
+        mt_lost lost;
+    } record = {{sizeof record, (uint64_t)pid, MT_KIND_EXITED, 0, n}, {pid, wait_status, MT_LOST_WORKER}};
+    mt_part part = {&record, sizeof record};
+    return send_up(w, &part, 1);
+}
+
+/* A record has come: what the caller gets of it, or MT_E_AGAIN when it was for the object table. */
+static int take(mt_worker *w, const mt_incoming *incoming, mt_call *out) {
+    const unsigned char *data = incoming->data;
+    uint64_t size = incoming->size;
+    int status = mt_record_check(data, size, MT_ROLE_PARENT);
+    if (status != MT_OK) return status;
+    mt_rec rec;
+    memcpy(&rec, data, sizeof rec);
+    switch (rec.kind) {
+        case MT_KIND_TASK: {
+            mt_rec_task task;
+            memcpy(&task, data, sizeof task);
+            w->edges = (const mt_edge_ref *)(const void *)(data + sizeof task);
+            uint64_t head = sizeof task + rec.n * sizeof(mt_edge_ref);
+            for (uint32_t i = 0; i < rec.n; i++) {
+                if (w->edges[i].object == 0) head += mti_pad8(w->edges[i].size);
+            }
+            *out = (mt_call){rec.id, task.fn, data + head, size - head, rec.flags, rec.n};
+            w->call = *out;
+            w->edge_next = 0;
+            w->edge_bytes = (const unsigned char *)(w->edges + rec.n);
+            mt_store_release(w->link.started, ++w->started);
+            w->begun_ns = now_ns();
+            return MT_KIND_TASK;
+        }
+        case MT_KIND_OBJECT: {
+            mt_part bytes = {data + sizeof rec, size - sizeof rec};
+            status = incoming->blob != NULL
+                         ? mti_objects_add_blob(w->objects, rec.id, incoming->blob, sizeof rec, rec.flags)
+                         : mt_objects_add(w->objects, rec.id, &bytes, rec.flags);
+            return status == MT_OK ? MT_E_AGAIN : status;
+        }
+        case MT_KIND_DROP: {
+            uint32_t none;
+            if (mt_objects_unref(w->objects, rec.id, NULL, &none) < 0) return MT_E_RECORD;
+            *out = (mt_call){.id = rec.id};
+            return MT_KIND_DROP;
+        }
+        default: *out = (mt_call){.id = rec.id, .n = rec.n}; return rec.kind;
+    }
+}
+
+static int poll_once(mt_worker *w, mt_call *out) {
+    for (;;) {
+        mt_incoming incoming;
+        int status = mti_ring_get(w->down, &incoming);
+        if (status != MT_OK) return status;
+        status = take(w, &incoming, out);
+        if (status != MT_E_AGAIN) return status;
+        mt_ring_release(w->down);
+    }
+}
+
+/* Looks for a while without sleeping; MT_E_AGAIN: nothing has come. */
+static int spin(mt_worker *w, mt_call *out, uint64_t until_ns) {
+    int status;
+    do {
+        (void)sched_yield();
+        status = poll_once(w, out);
+    } while (status == MT_E_AGAIN && now_ns() < until_ns);
+    return status;
+}
+
+int mt_worker_next(mt_worker *w, int64_t timeout_ns, mt_call *out) {
+    mt_ring_release(w->down);
+    int status = poll_once(w, out);
+    if (status != MT_E_AGAIN) return status;
+    uint64_t start = now_ns();
+    status = spin(w, out, start + SPIN_NS);
+    while (status == MT_E_AGAIN) {
+        uint32_t value = mt_bell_arm(w->link.bell);
+        status = poll_once(w, out);
+        if (status != MT_E_AGAIN) {
+            mt_bell_disarm(w->link.bell);
+            break;
+        }
+        int64_t left = -1;
+        if (timeout_ns >= 0) {
+            left = timeout_ns - (int64_t)(now_ns() - start);
+            if (left <= 0) {
+                mt_bell_disarm(w->link.bell);
+                return MT_E_TIMEOUT;
+            }
+        }
+        if (mt_bell_sleep(w->link.bell, value, left) == MT_E_INTR) return MT_E_INTR;
+        status = poll_once(w, out);
+    }
+    return status;
+}
+
+int mt_worker_edge(mt_worker *w, uint32_t i, mt_call *out) {
+    if (i >= w->call.n) return MT_E_INVAL;
+    if (w->edges[i].object != 0) {
+        int status = mt_worker_object(w, w->edges[i].object, out);
+        if (status == MT_OK) out->id = 1;
+        return status;
+    }
+    if (i < w->edge_next) {
+        w->edge_next = 0;
+        w->edge_bytes = (const unsigned char *)(w->edges + w->call.n);
+    }
+    for (; w->edge_next < i; w->edge_next++) {
+        const mt_edge_ref *passed = &w->edges[w->edge_next];
+        if (passed->object == 0) w->edge_bytes += mti_pad8(passed->size);
+    }
+    *out = (mt_call){.args = w->edge_bytes, .args_size = w->edges[i].size, .codec = (uint32_t)w->edges[i].flags};
+    return MT_OK;
+}
+
+int mt_worker_object(mt_worker *w, uint64_t id, mt_call *out) {
+    mt_part bytes;
+    uint32_t codec;
+    int status = mt_objects_get(w->objects, id, &bytes, &codec);
+    if (status != MT_OK) return status;
+    *out = (mt_call){.id = id, .args = bytes.data, .args_size = bytes.size, .codec = codec};
+    return MT_OK;
+}
+
+int mt_worker_answer_parts(mt_worker *w, uint32_t outcome, uint32_t codec, const mt_part *parts, uint32_t n_parts) {
+    if (n_parts >= ANSWER_PARTS) return MT_E_INVAL;
+    uint64_t size = sizeof(mt_rec_result) + mti_parts_size(parts, n_parts);
+    uint64_t duration_ns = now_ns() - w->begun_ns;
+    mt_rec_result head = {{size, w->call.id, MT_KIND_RESULT, (uint16_t)codec, outcome},
+                          duration_ns == 0 ? 1 : duration_ns};
+    mt_part all[ANSWER_PARTS] = {{&head, sizeof head}};
+    if (n_parts > 0) memcpy(all + 1, parts, n_parts * sizeof *parts);
+    return send_up(w, all, n_parts + 1);
+}
+
+int mt_worker_answer(mt_worker *w, uint32_t outcome, uint32_t codec, const uint8_t *data, uint64_t size) {
+    mt_part part = {data, size};
+    return mt_worker_answer_parts(w, outcome, codec, &part, 1);
+}
+
+int mt_die_with_parent(int parent, int signal_number) {
+    if (prctl(PR_SET_PDEATHSIG, (unsigned long)signal_number, 0, 0, 0) != 0) return MT_E_SYS;
+    return getppid() == parent ? MT_OK : MT_E_CLOSED;
+}

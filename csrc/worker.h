@@ -1,0 +1,58 @@
+/* worker.h - the lower end of a link: what a worker or a zygote uses to get records and to answer.
+ *
+ * Role: takes records from the ring, keeps objects, waits on the bell, sends results.
+ * Thread rule: one thread. Only mt_worker_next and the sending calls wait; the engine's death ends the process from outside (parent-death signal).
+ */
+#ifndef MT_WORKER_H
+#define MT_WORKER_H
+
+#include "base.h"
+
+/* cffi:begin */
+
+typedef struct mt_worker mt_worker;
+
+/* What mt_worker_next has got. For a TASK everything borrowed stays valid until the next mt_worker_next. */
+typedef struct mt_call {
+    uint64_t id;
+    uint64_t fn;
+    const void *args;
+    uint64_t args_size;
+    uint32_t codec;
+    uint32_t n; /* TASK: edges; others: the record's n */
+} mt_call;
+
+/* Maps the segment behind descriptor `fd` and takes its link `index`. NULL: errno tells why. */
+MT_EXPORT mt_worker *mt_worker_open(int fd, uint32_t index, uint64_t ring_bytes);
+/* After a fork: the same segment, another link. The old one must not be used in this process any more. */
+MT_EXPORT MT_MUST_CHECK int mt_worker_become(mt_worker *worker, uint32_t index);
+MT_EXPORT void mt_worker_close(mt_worker *worker);
+/* Tells the engine that this end is ready. */
+MT_EXPORT MT_MUST_CHECK int mt_worker_hello(mt_worker *worker);
+
+/* The next record as MT_KIND_*; objects are kept and not reported, except that a dropped one gives MT_KIND_DROP with its id.
+ * Waits up to `timeout_ns` (negative: for ever). MT_E_TIMEOUT, MT_E_INTR, MT_E_RECORD, MT_E_NOMEM. A TASK counts as begun. */
+MT_EXPORT MT_MUST_CHECK int mt_worker_next(mt_worker *worker, int64_t timeout_ns, mt_call *out);
+/* Argument `i` of the task that mt_worker_next gave, a value of another task. MT_E_INVAL, MT_E_STALE. `out->args`, `args_size`, `codec`
+ * are set; `out->id` is 1 when the bytes belong to an object that other tasks may use too, else 0. */
+MT_EXPORT MT_MUST_CHECK int mt_worker_edge(mt_worker *worker, uint32_t i, mt_call *out);
+/* An object's bytes, valid until MT_KIND_DROP for it was returned. MT_E_STALE. */
+MT_EXPORT MT_MUST_CHECK int mt_worker_object(mt_worker *worker, uint64_t id, mt_call *out);
+
+/* Answers the task that mt_worker_next gave last. Waits while the ring is full. The duration sent is the time since then. */
+MT_EXPORT MT_MUST_CHECK int mt_worker_answer(mt_worker *worker, uint32_t outcome, uint32_t codec, const uint8_t *data,
+                                             uint64_t size);
+MT_EXPORT MT_MUST_CHECK int mt_worker_answer_parts(mt_worker *worker, uint32_t outcome, uint32_t codec,
+                                                   const mt_part *parts, uint32_t n_parts);
+/* Zygote: worker `n`, process `pid`, ended with `wait_status`. */
+MT_EXPORT MT_MUST_CHECK int mt_worker_exited(mt_worker *worker, uint32_t n, int32_t pid, int32_t wait_status);
+
+/* This process gets `signal_number` when the thread that forked it ends; MT_E_CLOSED when `parent` has ended already. */
+MT_EXPORT MT_MUST_CHECK int mt_die_with_parent(int parent, int signal_number);
+
+/* cffi:end */
+
+/* A worker on a link in this process's memory (an inline worker). */
+mt_worker *mti_worker_new(void *base, uint32_t index, uint64_t ring_bytes);
+
+#endif

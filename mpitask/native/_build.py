@@ -1,0 +1,77 @@
+"""How the C core is compiled and which of its declarations Python sees.
+
+The declarations are read from the headers, between the lines `/* cffi:begin */` and `/* cffi:end */`: there is no second copy of them.
+Environment: MPITASK_SANITIZE=address,undefined adds those sanitizers.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from cffi import FFI
+
+ROOT = Path(__file__).resolve().parents[2]
+CORE = ROOT / "csrc"
+BEGIN, END = "/* cffi:begin */", "/* cffi:end */"
+WARNINGS = ["-Wall", "-Wextra", "-Wconversion", "-Werror"]
+
+
+def headers_in_order() -> list[Path]:
+    """All headers of the core, each after those that it includes."""
+    order: list[Path] = []
+
+    def visit(header: Path) -> None:
+        if header in order:
+            return
+        for name in re.findall(r'#include "(\w+\.h)"', header.read_text()):
+            visit(CORE / name)
+        order.append(header)
+
+    for header in sorted(CORE.glob("*.h")):
+        visit(header)
+    return order
+
+
+def declarations(header: Path) -> str:
+    """The part of a header that Python sees, as cffi understands it."""
+    text = header.read_text()
+    parts = []
+    while BEGIN in text:
+        part, text = text.split(BEGIN, 1)[1].split(END, 1)
+        parts.append(part)
+    plain = re.sub(r"/\*.*?\*/", "", "\n".join(parts), flags=re.DOTALL)
+    plain = re.sub(r"\b(MT_EXPORT|MT_MUST_CHECK)\s+", "", plain)
+    return re.sub(r"^(#define \w+) (-?\w+)\s*$", r"\1 ...", plain, flags=re.MULTILINE)
+
+
+def make_builder() -> FFI:
+    """The cffi builder of the extension module."""
+    builder = FFI()
+    headers = headers_in_order()
+    visible = [header for header in headers if BEGIN in header.read_text()]
+    for header in visible:
+        builder.cdef(declarations(header))
+    sanitizers = os.environ.get("MPITASK_SANITIZE", "")
+    extra = [f"-fsanitize={sanitizers}", "-fno-omit-frame-pointer"] if sanitizers else []
+    includes = "\n".join(f'#include "{header.name}"' for header in visible)
+    # Our own code is held to every warning; what cffi generates is held to those that would mean a wrong declaration.
+    strictness = "\n".join(
+        f'#pragma GCC diagnostic ignored "-W{name}"'
+        for name in ("conversion", "sign-conversion", "unused-parameter", "cast-function-type", "unused-result")
+    )
+    builder.set_source(
+        "mpitask.native._core",
+        f"{includes}\n{strictness}\n",
+        sources=sorted(os.path.relpath(path, ROOT) for path in CORE.glob("*.c")),
+        depends=[os.path.relpath(path, ROOT) for path in headers],
+        define_macros=[("_GNU_SOURCE", "1")],
+        # -iquote rather than -I: our sched.h must not hide the system's
+        extra_compile_args=["-iquote", os.path.relpath(CORE, ROOT), "-std=gnu11", "-O2", "-g", "-fvisibility=hidden", *WARNINGS, *extra],
+        extra_link_args=["-pthread", *extra],
+    )
+    return builder
+
+
+ffibuilder = make_builder()
