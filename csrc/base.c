@@ -71,6 +71,7 @@ const char *mt_status_text(int status) {
         case MT_E_STALE: return "an id whose holder is gone";
         case MT_E_SYS: return "a system call failed";
         case MT_E_PEER: return "a peer cannot be reached";
+        case MT_E_WORKERS: return "no worker can be started";
         default: return "unknown status";
     }
 }

@@ -28,6 +28,7 @@
 #define MT_E_STALE -8   /* an id whose holder is gone */
 #define MT_E_SYS -9     /* a system call failed; errno tells which way */
 #define MT_E_PEER -10   /* the transport lost or cannot reach a peer */
+#define MT_E_WORKERS -11 /* no worker can be started */
 
 /* A run of bytes, borrowed for the duration of a call. */
 typedef struct mt_part {

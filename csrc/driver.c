@@ -211,12 +211,14 @@ static int flush_peers(mt_driver *d, uint64_t *moved) {
     return MT_OK;
 }
 
+/* Tells the parent about workers below; the root has nobody to tell and fails when there will never be one. */
 static int tell_slots(mt_driver *d) {
-    mt_engine_stats stats = mt_engine_stats_now(d->engine);
-    uint32_t slots = stats.slots;
+    uint32_t slots = mt_engine_stats_now(d->engine).slots;
+    mt_store_relaxed(&d->slots, slots);
     uint32_t hoped_for = mti_local_alive(d->local);
+    if (is_root(d)) return slots + hoped_for == 0 && mt_engine_is_hopeless(d->engine) ? MT_E_WORKERS : MT_OK;
     if (slots < hoped_for) slots = hoped_for; /* workers that still start: work may wait for them here */
-    if (is_root(d) || slots == d->said_slots) return MT_OK;
+    if (slots == d->said_slots) return MT_OK;
     d->said_slots = slots;
     return mt_engine_say_slots(d->engine, slots);
 }
@@ -377,6 +379,7 @@ int mt_driver_start(mt_driver *d) {
 mt_driver_stats mt_driver_stats_now(mt_driver *d) {
     mt_driver_stats stats = {.submitted = mt_load_relaxed(&d->n_submitted),
                              .ended = mt_load_relaxed(&d->n_ended),
+                             .slots = mt_load_relaxed(&d->slots),
                              .steps = mt_load_relaxed(&d->steps),
                              .sleeps = mt_load_relaxed(&d->sleeps),
                              .frames_in = mt_load_relaxed(&d->frames_in),

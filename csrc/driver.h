@@ -28,9 +28,9 @@ typedef struct mt_driver_options {
 } mt_driver_options;
 
 typedef struct mt_driver_stats {
-    mt_engine_stats engine;
     uint64_t submitted; /* tasks and promises handed in */
     uint64_t ended;     /* of them in a final state */
+    uint64_t slots;     /* workers that are up */
     uint64_t steps;
     uint64_t sleeps;
     uint64_t frames_in;
@@ -91,6 +91,8 @@ MT_EXPORT const mt_value *mt_driver_value(uint64_t handle);
 MT_EXPORT int mt_driver_wait(mt_driver *driver, uint64_t handle, int64_t timeout_ns);
 /* True: the task is CANCELLED. False: it was already assigned or final. */
 MT_EXPORT bool mt_driver_cancel(mt_driver *driver, uint64_t handle);
+/* Any thread. Cancels every task that has been submitted and is not assigned when the engine comes to it. */
+MT_EXPORT void mt_driver_cancel_all(mt_driver *driver);
 /* True: mt_driver_next_notified will give this handle. False: it is final already. */
 MT_EXPORT bool mt_driver_notify(mt_driver *driver, uint64_t handle);
 /* Up to `n` handles that have become final; waits for the first. How many, or MT_E_TIMEOUT, MT_E_INTR, MT_E_CLOSED (ended and empty). */

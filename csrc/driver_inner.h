@@ -12,6 +12,7 @@
 enum mt_message_kind {
     MT_MSG_SUBMIT,  /* mt_task, one reference */
     MT_MSG_CANCEL,  /* mt_task, one reference */
+    MT_MSG_CANCEL_ALL,
     MT_MSG_FULFIL,  /* mt_fulfilment */
     MT_MSG_OBJECT,  /* mt_new_object */
     MT_MSG_DROP,    /* the object's id as a number */
@@ -74,6 +75,7 @@ struct mt_driver {
     _Atomic int failure;
     _Atomic uint32_t is_clean;
     _Atomic uint64_t n_ended;
+    _Atomic uint64_t slots;
     mt_gate ended_gate;   /* n_ended or `ended` has changed */
     mt_gate space_gate;   /* the inbox has room again */
     mt_gate notify_gate;  /* the notified list is not empty, or the engine has ended */

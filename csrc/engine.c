@@ -245,6 +245,11 @@ void mt_engine_cancelled(mt_engine *e, mt_task *task) {
     mt_task_unref(task);
 }
 
+void mt_engine_cancel_all(mt_engine *e) {
+    mt_graph_cancel_begin(e->graph);
+    for (mt_task *task; (task = mt_graph_cancel_next(e->graph)) != NULL;) mt_engine_cancelled(e, task);
+}
+
 void mt_engine_fulfil(mt_engine *e, mt_task *task, uint32_t outcome, uint32_t codec, mt_blob *blob) {
     mt_graph_finish(e->graph, task, outcome, codec, blob, 0);
     mt_task_unref(task);
@@ -598,6 +603,13 @@ uint32_t mt_engine_children_left(const mt_engine *e) {
     uint32_t left = 0;
     for (uint32_t i = 0; i < e->n_lanes; i++) left += e->lanes[i].role == MT_ROLE_CHILD && !e->lanes[i].said_bye;
     return left;
+}
+
+bool mt_engine_is_hopeless(const mt_engine *e) {
+    for (uint32_t i = 0; i < e->n_lanes; i++) {
+        if (e->lanes[i].role == MT_ROLE_CHILD && !e->lanes[i].up && !e->lanes[i].said_bye) return false;
+    }
+    return mt_sched_slots(e->sched) == 0;
 }
 
 int mt_engine_stop_mode(const mt_engine *e) { return e->stop_mode; }

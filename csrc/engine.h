@@ -46,6 +46,8 @@ MT_MUST_CHECK int mt_engine_add_lane(mt_engine *engine, uint32_t role, mt_link *
 MT_MUST_CHECK int mt_engine_submit(mt_engine *engine, mt_task *task);
 /* Root. After mt_task_try_cancel; takes over one reference. */
 void mt_engine_cancelled(mt_engine *engine, mt_task *task);
+/* Root. Cancels every task that has no lane yet. */
+void mt_engine_cancel_all(mt_engine *engine);
 /* Root. Ends a promise; takes over one reference to the task; `blob` is borrowed. */
 void mt_engine_fulfil(mt_engine *engine, mt_task *task, uint32_t outcome, uint32_t codec, mt_blob *blob);
 /* Root. Object `id` with one reference; `blob` is borrowed. */
@@ -79,6 +81,8 @@ MT_MUST_CHECK int mt_engine_say_bye(mt_engine *engine);
 MT_MUST_CHECK int mt_engine_stop_children(mt_engine *engine, uint32_t mode);
 /* Child lanes that have not said BYE. */
 uint32_t mt_engine_children_left(const mt_engine *engine);
+/* No lane has workers, and none is a child that has yet to say how many it has. */
+bool mt_engine_is_hopeless(const mt_engine *engine);
 /* Agent: -1, or the mode of the STOP that the parent has sent. */
 int mt_engine_stop_mode(const mt_engine *engine);
 

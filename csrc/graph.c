@@ -1,5 +1,7 @@
 #include "graph.h"
 
+#include <stddef.h>
+
 #include "frames.h"
 #include "objects.h"
 
@@ -12,14 +14,18 @@ struct mt_graph {
     const mt_alloc *alloc;
     list ready;    /* linked by ready_next */
     list ended;    /* linked by next */
-    mt_task *live; /* every task that has not ended, linked by live_next and live_before */
+    mt_node live;  /* every task that has not ended */
+    mt_node sweep; /* those of them that mt_graph_cancel_next has not looked at; empty otherwise */
     mt_graph_counts counts;
     mt_objects *objects; /* may be NULL */
 };
 
 mt_graph *mt_graph_new(const mt_alloc *alloc) {
     mt_graph *graph = mti_get_zeroed(alloc, 1, sizeof *graph);
-    if (graph != NULL) graph->alloc = alloc;
+    if (graph == NULL) return NULL;
+    graph->alloc = alloc;
+    graph->live = (mt_node){&graph->live, &graph->live};
+    graph->sweep = (mt_node){&graph->sweep, &graph->sweep};
     return graph;
 }
 
@@ -55,20 +61,19 @@ static void move_place(mt_graph *graph, mt_task *task, uint8_t place) {
     ++*count_of_place(graph, place);
 }
 
-static void live_add(mt_graph *graph, mt_task *task) {
-    task->live_before = NULL;
-    task->live_next = graph->live;
-    if (graph->live != NULL) graph->live->live_before = task;
-    graph->live = task;
+static mt_task *task_at(mt_node *node) {
+    return (mt_task *)(void *)((unsigned char *)node - offsetof(mt_task, live));
 }
 
-static void live_remove(mt_graph *graph, mt_task *task) {
-    if (task->live_before != NULL) {
-        task->live_before->live_next = task->live_next;
-    } else {
-        graph->live = task->live_next;
-    }
-    if (task->live_next != NULL) task->live_next->live_before = task->live_before;
+static void live_add(mt_graph *graph, mt_task *task) {
+    task->live = (mt_node){&graph->live, graph->live.before};
+    task->live.before->next = &task->live;
+    graph->live.before = &task->live;
+}
+
+static void live_remove(mt_task *task) {
+    task->live.before->next = task->live.next;
+    task->live.next->before = task->live.before;
 }
 
 static void make_ready(mt_graph *graph, mt_task *task) {
@@ -89,7 +94,7 @@ static void settle(mt_graph *graph, mt_task *task, uint32_t state, const mt_valu
     mt_blob *kept = blob == NULL ? NULL : mt_blob_ref(blob); /* first: it may belong to an edge that is dropped below */
     --*count_of_place(graph, task->place);
     task->place = PLACE_SETTLED;
-    live_remove(graph, task);
+    live_remove(task);
     mti_task_drop_args(task);
     mti_task_drop_edges(task);
     if (graph->objects != NULL) mti_objects_release(graph->objects, task->job.fn);
@@ -241,10 +246,32 @@ void mt_graph_cancelled(mt_graph *graph, mt_task *task) {
     if (task->place != PLACE_NONE && task->place != PLACE_SETTLED) end_cancelled(graph, task);
 }
 
+void mt_graph_cancel_begin(mt_graph *graph) {
+    for (mt_node *node = graph->live.next; node != &graph->live; node = node->next) {
+        (void)mt_task_try_cancel(task_at(node));
+    }
+    if (graph->live.next == &graph->live) return;
+    graph->sweep = graph->live;
+    graph->sweep.next->before = graph->sweep.before->next = &graph->sweep;
+    graph->live = (mt_node){&graph->live, &graph->live};
+}
+
+mt_task *mt_graph_cancel_next(mt_graph *graph) {
+    while (graph->sweep.next != &graph->sweep) {
+        mt_task *task = task_at(graph->sweep.next);
+        live_remove(task);
+        live_add(graph, task);
+        if (mt_task_state(task) != MT_CANCELLED) continue;
+        mt_task_ref(task);
+        return task;
+    }
+    return NULL;
+}
+
 void mt_graph_abandon(mt_graph *graph) {
     mt_value value = {.outcome = MT_OUTCOME_CANCELLED};
-    while (graph->live != NULL) {
-        mt_task *task = graph->live;
+    while (graph->live.next != &graph->live) {
+        mt_task *task = task_at(graph->live.next);
         mt_task_ref(task);
         settle(graph, task, MT_CANCELLED, &value, NULL);
         mt_edge *edge = task->dependents; /* their owners are live too: their turn comes */
@@ -270,9 +297,9 @@ mt_graph_counts mt_graph_count(const mt_graph *graph) { return graph->counts; }
 
 int mt_graph_check(const mt_graph *graph) {
     mt_graph_counts seen = {0};
-    const mt_task *before = NULL;
-    for (const mt_task *task = graph->live; task != NULL; before = task, task = task->live_next) {
-        if (task->live_before != before) return MT_E_RECORD;
+    for (mt_node *node = graph->live.next; node != &graph->live; node = node->next) {
+        const mt_task *task = task_at(node);
+        if (node->next->before != node) return MT_E_RECORD;
         uint32_t open = 0;
         for (uint32_t i = 0; i < task->n_edges; i++) {
             if (task->edges[i].from == NULL) return MT_E_RECORD;

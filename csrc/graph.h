@@ -52,6 +52,11 @@ MT_EXPORT void mt_graph_return(mt_graph *graph, mt_task *task);
 /* After mt_task_try_cancel said yes: dependents fail. No effect when the task has been settled already or was never added. */
 MT_EXPORT void mt_graph_cancelled(mt_graph *graph, mt_task *task);
 
+/* Cancels every task that is not assigned, one by one: begin, then next until NULL, and nothing else in between but
+ * mt_graph_cancelled for the task given. That task comes with a reference for the caller. */
+MT_EXPORT void mt_graph_cancel_begin(mt_graph *graph);
+MT_EXPORT mt_task *mt_graph_cancel_next(mt_graph *graph);
+
 /* Ends every task that has not ended, as cancelled. */
 MT_EXPORT void mt_graph_abandon(mt_graph *graph);
 

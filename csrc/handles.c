@@ -182,6 +182,8 @@ bool mt_driver_cancel(mt_driver *d, uint64_t handle) {
     return true;
 }
 
+void mt_driver_cancel_all(mt_driver *d) { (void)push_always(d, MT_MSG_CANCEL_ALL, NULL); }
+
 /* Sets a flag in the state word; the state before it. */
 static uint32_t flag(mt_task *task, uint32_t bit) {
     uint32_t old = mt_load_acquire(&task->state); /* pairs with mti_task_publish */
@@ -295,6 +297,7 @@ int mti_driver_take_message(mt_driver *d, mt_message message) {
     switch (message.kind) {
         case MT_MSG_SUBMIT: return mt_engine_submit(d->engine, message.pointer);
         case MT_MSG_CANCEL: mt_engine_cancelled(d->engine, message.pointer); return MT_OK;
+        case MT_MSG_CANCEL_ALL: mt_engine_cancel_all(d->engine); return MT_OK;
         case MT_MSG_FULFIL: {
             mt_fulfilment f = *(mt_fulfilment *)message.pointer;
             mt_put(d->alloc, message.pointer);

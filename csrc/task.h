@@ -92,6 +92,12 @@ typedef struct mt_reaper {
 /* Where the graph has a task. */
 enum mt_place { PLACE_NONE, PLACE_WAITING, PLACE_READY, PLACE_TAKEN, PLACE_SETTLED };
 
+/* A place in a doubly linked ring. */
+typedef struct mt_node {
+    struct mt_node *next;
+    struct mt_node *before;
+} mt_node;
+
 typedef struct mt_edge {
     mt_task *from;  /* referenced */
     mt_task *owner; /* the task whose argument this is */
@@ -118,8 +124,7 @@ struct mt_task {
     mt_edge *dependents;   /* tasks that wait for this one; each edge in the list holds a reference to its owner */
     mt_task *next;         /* in the ended list or a reaper */
     mt_task *ready_next;   /* in the ready list, which holds a reference of its own */
-    mt_task *live_next;
-    mt_task *live_before;
+    mt_node live; /* in the graph's ring of tasks that have not ended */
     uint32_t codec; /* of the arguments */
     uint32_t n_edges;
     uint32_t open_edges;

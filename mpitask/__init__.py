@@ -1,0 +1,89 @@
+"""mpitask: futures and dependency graphs, from one laptop to thousands of MPI nodes.
+
+    from mpitask import load, python_app
+
+    @python_app
+    def double(x): return 2 * x
+
+    with load():
+        print(double(double(1)).result())  # 4
+
+Everything public is named here; what is heavy is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from mpitask._version import __version__
+
+if TYPE_CHECKING:
+    from mpitask.apps import python_app
+    from mpitask.config import Config
+    from mpitask.engine import Engine, current, load
+    from mpitask.errors import (
+        ConfigurationError,
+        DependencyError,
+        EngineClosedError,
+        InternalError,
+        MpitaskError,
+        NoEngineError,
+        SerializationError,
+        TaskError,
+        WorkerLost,
+    )
+    from mpitask.executor import Executor
+    from mpitask.futures import Future
+
+_HOMES = {
+    "python_app": "mpitask.apps",
+    "Config": "mpitask.config",
+    "Engine": "mpitask.engine",
+    "current": "mpitask.engine",
+    "load": "mpitask.engine",
+    "Executor": "mpitask.executor",
+    "Future": "mpitask.futures",
+    "ConfigurationError": "mpitask.errors",
+    "DependencyError": "mpitask.errors",
+    "EngineClosedError": "mpitask.errors",
+    "InternalError": "mpitask.errors",
+    "MpitaskError": "mpitask.errors",
+    "NoEngineError": "mpitask.errors",
+    "SerializationError": "mpitask.errors",
+    "TaskError": "mpitask.errors",
+    "WorkerLost": "mpitask.errors",
+}
+
+__all__ = [
+    "Config",
+    "ConfigurationError",
+    "DependencyError",
+    "Engine",
+    "EngineClosedError",
+    "Executor",
+    "Future",
+    "InternalError",
+    "MpitaskError",
+    "NoEngineError",
+    "SerializationError",
+    "TaskError",
+    "WorkerLost",
+    "__version__",
+    "current",
+    "load",
+    "python_app",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'mpitask' has no attribute {name!r}")
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

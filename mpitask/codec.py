@@ -1,0 +1,266 @@
+"""How Python objects become bytes and come back: arguments, functions, values, exceptions.
+
+Three encodings, told apart by a number that travels beside the bytes:
+
+- MARSHAL: tuples of plain scalars; a third of pickle's cost, and most calls of small tasks are nothing else.
+- PICKLE: pickle protocol 5. The standard pickler is tried first; what it cannot do (lambdas, closures, classes of the script) is left to
+  cloudpickle. A pickle that mentions `__main__` is made again by cloudpickle, which stores the definition itself: a worker has
+  another main module.
+- BUFFERS: a pickle with its large buffers (arrays) behind it, so that they are copied once and not twice.
+
+Futures inside arguments, at any depth, pickle themselves as placeholders (`placeholder`) and report themselves to the collector of the call
+being made: no traversal of arguments is needed.
+
+Thread rule: all functions may be called from any thread; a collector and a resolver belong to the thread that set them.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import io
+import marshal
+import pickle
+import struct
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import cloudpickle
+
+from mpitask.errors import SerializationError, TaskError
+
+NONE, MARSHAL, PICKLE, BUFFERS, LOST = 0, 1, 2, 3, 4
+KWARGS = 16
+"""Bit: the bytes are (args, kwargs) and not args alone."""
+
+SCALARS = frozenset({int, float, complex, bool, str, bytes, type(None)})
+_MARSHAL_VERSION = 2  # without back references: faster, and scalars have none
+_OUT_OF_BAND_BYTES = 8192  # a smaller buffer costs less inside the pickle
+_HEAD = struct.Struct("=QQ")
+_SIZE = struct.Struct("=Q")
+
+Bytes = bytes | bytearray | memoryview
+
+
+class Collector(Protocol):
+    """Gives each future met while pickling its number among the call's dependencies."""
+
+    def index_of(self, future: concurrent.futures.Future[Any]) -> int:
+        """The number, from 0; the same for the same future."""
+
+
+class _State(threading.local):
+    collector: Collector | None = None
+    resolve: Callable[[int], Any] | None = None
+
+
+_state = _State()
+
+
+class _MainModule(Exception):  # noqa: N818 - a signal, not an error
+    pass
+
+
+def placeholder(index: int) -> Any:
+    """What a future has become in a pickle: unpickling calls this, and gets the future's value."""
+    if _state.resolve is None:
+        raise SerializationError("these bytes refer to other tasks and can only be unpickled as the arguments of a task")
+    return _state.resolve(index)
+
+
+def reduce_future(future: concurrent.futures.Future[Any]) -> tuple[Callable[[int], Any], tuple[int]]:
+    """For `__reduce__` of futures."""
+    if _state.collector is None:
+        raise TypeError(
+            "a future can be pickled only as an argument of a task; a task must return a value, not a future"
+        )
+    return placeholder, (_state.collector.index_of(future),)
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """cloudpickle's, and futures of any kind become placeholders."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, concurrent.futures.Future):
+            return reduce_future(obj)
+        return super().reducer_override(obj)
+
+
+def _dumps(obj: Any, buffers: list[pickle.PickleBuffer]) -> bytes:
+    def keep(buffer: pickle.PickleBuffer) -> bool | None:
+        return buffer.raw().nbytes < _OUT_OF_BAND_BYTES or buffers.append(buffer)
+
+    try:
+        data = pickle.dumps(obj, 5, buffer_callback=keep)
+        if b"__main__" not in data:
+            return data
+        raise _MainModule
+    except Exception:  # noqa: BLE001 - whatever the plain pickler does not like, the other one may
+        buffers.clear()
+        with io.BytesIO() as stream:
+            _Pickler(stream, 5, buffer_callback=keep).dump(obj)
+            return stream.getvalue()
+
+
+def _padding(size: int) -> bytes:
+    return b"\0" * (-size % 8)
+
+
+def encode(obj: Any) -> tuple[int, list[Bytes | pickle.PickleBuffer]]:
+    """An object as (codec, parts); the parts in a row are the bytes."""
+    buffers: list[pickle.PickleBuffer] = []
+    data = _dumps(obj, buffers)
+    if not buffers:
+        return PICKLE, [data]
+    raws = [buffer.raw() for buffer in buffers]
+    sizes = b"".join(_SIZE.pack(raw.nbytes) for raw in raws)
+    parts: list[Bytes | pickle.PickleBuffer] = [_HEAD.pack(len(raws), len(data)) + sizes + data + _padding(len(data))]
+    for raw in raws:
+        parts.append(raw)
+        if raw.nbytes % 8:
+            parts.append(_padding(raw.nbytes))
+    return BUFFERS, parts
+
+
+def encode_value(obj: Any) -> tuple[int, list[Bytes | pickle.PickleBuffer]]:
+    """As `encode`, with the fast way for scalars."""
+    if type(obj) in SCALARS:
+        return MARSHAL, [marshal.dumps(obj, _MARSHAL_VERSION)]
+    return encode(obj)
+
+
+def encode_call(
+    args: tuple[Any, ...], kwargs: dict[str, Any], collector: Collector
+) -> tuple[int, list[Bytes | pickle.PickleBuffer]]:
+    """The arguments of a call. Futures in them are reported to the collector.
+
+    Raises:
+        SerializationError: an argument cannot be pickled; the message names it.
+    """
+    outer = _state.collector
+    _state.collector = collector
+    try:
+        codec, parts = encode((args, kwargs) if kwargs else args)
+    except Exception as error:  # noqa: BLE001 - reducers are user code
+        raise _blame(args, kwargs, error) from error
+    finally:
+        _state.collector = outer
+    return (codec | KWARGS if kwargs else codec), parts
+
+
+def _blame(args: Sequence[Any], kwargs: dict[str, Any], error: Exception) -> SerializationError:
+    named = [(f"argument {i}", value) for i, value in enumerate(args)]
+    named += [(f"argument {name!r}", value) for name, value in kwargs.items()]
+    for name, value in named:
+        try:
+            encode(value)
+        except Exception:  # noqa: BLE001
+            return SerializationError(
+                f"{name} ({type(value).__qualname__}) cannot be pickled: {type(error).__name__}: {error}"
+            )
+    return SerializationError(f"the arguments cannot be pickled: {type(error).__name__}: {error}")
+
+
+def decode(codec: int, data: Bytes) -> Any:
+    """The object behind the bytes. `data` may go away afterwards: buffers are copied, so arrays are writable."""
+    kind = codec & 15
+    if kind == MARSHAL:
+        return marshal.loads(data)
+    if kind == PICKLE:
+        return pickle.loads(data)
+    if kind != BUFFERS:
+        raise SerializationError(f"bytes of an unknown encoding ({codec}): are all ranks running the same mpitask?")
+    view = memoryview(data)
+    count, size = _HEAD.unpack_from(view)
+    sizes = [_SIZE.unpack_from(view, _HEAD.size + i * _SIZE.size)[0] for i in range(count)]
+    at = _HEAD.size + count * _SIZE.size
+    body = view[at : at + size]
+    at += size + -size % 8
+    buffers = []
+    for length in sizes:
+        buffers.append(bytearray(view[at : at + length]))
+        at += length + -length % 8
+    return pickle.loads(body, buffers=buffers)
+
+
+def decode_call(codec: int, data: Bytes, resolve: Callable[[int], Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The (args, kwargs) of a call; `resolve` gives the value of dependency i."""
+    _state.resolve = resolve
+    try:
+        decoded = decode(codec, data)
+    finally:
+        _state.resolve = None
+    return decoded if codec & KWARGS else (decoded, {})
+
+
+def encode_function(fn: Callable[..., Any]) -> bytes:
+    """A function, by reference if workers can import it, else by value.
+
+    Raises:
+        SerializationError: it cannot be pickled.
+    """
+    try:
+        codec, parts = encode(fn)
+    except Exception as error:  # noqa: BLE001
+        name = getattr(fn, "__qualname__", repr(fn))
+        raise SerializationError(
+            f"function {name} cannot be sent to workers: {type(error).__name__}: {error}; "
+            "what it uses from outside must be picklable too"
+        ) from error
+    if codec == PICKLE:
+        return bytes(parts[0])
+    return cloudpickle.dumps(fn, 5)  # a function with large arrays in its closure: keep them inside
+
+
+class RemoteTraceback(Exception):  # noqa: N818 - shown as the cause of a task's exception, like the standard library's
+    """The traceback of a task's exception as text: where the function failed, on its worker."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.text}"""'
+
+
+def encode_exception(error: BaseException, skip_frames: int = 1) -> bytes:
+    """An exception with its traceback as text. One that does not survive pickling is replaced by a TaskError that quotes it."""
+    frames = error.__traceback__
+    for _ in range(skip_frames):
+        frames = frames.tb_next if frames is not None else None
+    text = "".join(traceback.format_exception(type(error), error, frames))
+    plain = error.with_traceback(None)
+    try:
+        data = b"".join(bytes(part) for part in encode_parts((plain, text)))
+        pickle.loads(data)
+    except Exception as failure:  # noqa: BLE001 - user classes can fail in any way
+        quoted = TaskError(
+            f"{type(error).__qualname__}: {error} (the exception itself cannot be pickled: "
+            f"{type(failure).__name__}: {failure})"
+        )
+        data = pickle.dumps((quoted, text), 5)
+    return data
+
+
+def encode_parts(obj: Any) -> list[Bytes]:
+    """A pickle in one piece, buffers inside."""
+    try:
+        data = pickle.dumps(obj, 5)
+        if b"__main__" not in data:
+            return [data]
+    except Exception:  # noqa: BLE001
+        pass
+    return [cloudpickle.dumps(obj, 5)]
+
+
+def decode_exception(data: Bytes) -> BaseException:
+    """The exception, with the remote traceback as its cause."""
+    try:
+        error, text = pickle.loads(data)
+    except Exception as failure:  # noqa: BLE001
+        return TaskError(f"the task failed, and its exception cannot be unpickled here: {type(failure).__name__}: {failure}")
+    if error.__cause__ is None:
+        error.__cause__ = RemoteTraceback(text)
+    result: BaseException = error
+    return result

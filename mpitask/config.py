@@ -1,0 +1,69 @@
+"""The options of an engine, checked once, when they are given."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from mpitask.errors import ConfigurationError
+
+MAX_WORKERS = 4096
+
+
+@dataclass(frozen=True)
+class Config:
+    """The options of an engine. Immutable.
+
+    Args:
+        workers: worker processes of each rank that runs tasks; "auto": one for each core that the ranks of a node share.
+        inline: the rank's own process runs the tasks, in one thread, instead of worker processes. A crash in a task then ends the rank.
+        progress: how an idle engine waits. "adaptive" sleeps; "spin" keeps a core busy and answers a few microseconds sooner.
+        retries: how often a task that failed, or whose worker died, is tried again.
+        ring_bytes: size of each of the two shared-memory rings of a worker; a power of two.
+
+    Raises:
+        ConfigurationError: a value is out of its range; the message says what is allowed.
+    """
+
+    workers: int | Literal["auto"] = "auto"
+    inline: bool = False
+    progress: Literal["adaptive", "spin"] = "adaptive"
+    retries: int = 0
+    ring_bytes: int = 1 << 18
+
+    def __post_init__(self) -> None:
+        if self.workers != "auto" and (
+            not isinstance(self.workers, int) or isinstance(self.workers, bool) or not 1 <= self.workers <= MAX_WORKERS
+        ):
+            raise ConfigurationError(f"workers={self.workers!r}: give a number from 1 to {MAX_WORKERS}, or 'auto'")
+        if not isinstance(self.inline, bool):
+            raise ConfigurationError(f"inline={self.inline!r}: give True or False")
+        if self.inline and self.workers not in ("auto", 1):
+            raise ConfigurationError("inline=True means one worker: leave `workers` out")
+        if self.progress not in ("adaptive", "spin"):
+            raise ConfigurationError(f"progress={self.progress!r}: give 'adaptive' or 'spin'")
+        if not isinstance(self.retries, int) or isinstance(self.retries, bool) or self.retries < 0:
+            raise ConfigurationError(f"retries={self.retries!r}: give a number, 0 or more")
+        size = self.ring_bytes
+        if not isinstance(size, int) or size & (size - 1) or not 1 << 12 <= size <= 1 << 30:
+            raise ConfigurationError(f"ring_bytes={size!r}: give a power of two from 4096 to 2**30")
+
+
+def make_config(config: Config | None, options: dict[str, Any]) -> Config:
+    """A configuration with some options replaced.
+
+    Raises:
+        ConfigurationError: an option does not exist; the message names the nearest one.
+    """
+    base = Config() if config is None else config
+    if not isinstance(base, Config):
+        raise ConfigurationError(f"load() takes a Config or keyword options, not a {type(base).__name__}")
+    names = [field.name for field in dataclasses.fields(Config)]
+    for name in options:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(names)}"
+            raise ConfigurationError(f"there is no option {name!r}; {hint}")
+    return dataclasses.replace(base, **options)

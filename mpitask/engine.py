@@ -1,0 +1,455 @@
+"""The engine as Python sees it: start, submit, wait, end.
+
+One `Engine` is the root of a job: it owns the C driver with its thread. Futures keep their engine alive, so that their handles stay good after it has
+ended. There is at most one current engine in a process: the one that `load` made or that `python -m mpitask` has made.
+"""
+
+from __future__ import annotations
+
+import atexit
+import concurrent.futures
+import json
+import logging
+import os
+import socket
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any
+
+from mpitask import codec
+from mpitask.config import Config, make_config
+from mpitask.environment import usable_cores
+from mpitask.errors import ConfigurationError, EngineClosedError, MpitaskError, NoEngineError, SerializationError
+from mpitask.futures import Future, Promise
+from mpitask.native import check, ffi, lib
+from mpitask.worker.runner import Runner
+
+_log = logging.getLogger("mpitask")
+
+INBOX_CAPACITY = 1 << 14
+_FIRST_STATUS = 1 << 63  # a handle above is a status: see mt_driver_submit
+_NOTIFIED_AT_A_TIME = 256
+_CLOSE_LIMIT_S = 4.5  # the C side's own limit is 4 s
+
+_ZYGOTE = "import sys, json; a = json.loads(sys.argv[1]); sys.path[:] = a[0]; from mpitask.worker.zygote import main; main(*a[1:])"
+
+
+def zygote_command(ring_bytes: int) -> list[str]:
+    """The command line of this rank's zygote: this interpreter with this module search path."""
+    path = [os.path.realpath(entry) if entry == "" else entry for entry in sys.path]
+    return [sys.executable, "-c", _ZYGOTE, json.dumps([path, os.getpid(), ring_bytes])]
+
+
+class _Edges:
+    """The futures met while the arguments of one call are pickled."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._index: dict[int, int] = {}
+        self.futures: list[Future[Any]] = []
+
+    def index_of(self, future: concurrent.futures.Future[Any]) -> int:
+        index = self._index.get(id(future))
+        if index is None:
+            if not isinstance(future, Future) or future._engine is not self._engine:
+                own: Future[Any] = self._engine.adopt(future)
+            else:
+                own = future
+            index = self._index[id(future)] = len(self.futures)
+            self.futures.append(own)
+        return index
+
+
+class Engine:
+    """A running engine. Any thread may call any method.
+
+    As a context manager: at the normal end all tasks are finished first; after an exception they are dropped.
+    """
+
+    def __init__(self, config: Config, *, workers: int, inline_workers: int = 0) -> None:
+        self.config = config
+        self._argv = [ffi.new("char[]", os.fsencode(word)) for word in zygote_command(config.ring_bytes)]
+        self._argv_array = ffi.new("char *[]", [*self._argv, ffi.NULL])
+        self._host = ffi.new("char[]", socket.gethostname().encode())
+        options = ffi.new(
+            "mt_driver_options *",
+            {
+                "workers": workers,
+                "inline_workers": inline_workers,
+                "ring_bytes": config.ring_bytes,
+                "inbox_capacity": INBOX_CAPACITY,
+                "spin": config.progress == "spin",
+                "parent": -1,
+                "host": self._host,
+                "zygote_argv": self._argv_array,
+            },
+        )
+        self._driver = lib.mt_driver_new(options)
+        if not self._driver:
+            raise OSError(ffi.errno, "the engine's shared memory cannot be made")
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._functions: dict[Callable[..., Any], int] = {}
+        self._watched: dict[int, Future[Any]] = {}
+        self._notifier: threading.Thread | None = None
+        self._inline_threads: list[threading.Thread] = []
+        self._inline_workers = inline_workers
+        self._workers = workers + inline_workers
+        self._adopted: weakref.WeakKeyDictionary[concurrent.futures.Future[Any], Future[Any]] = (
+            weakref.WeakKeyDictionary()
+        )
+        self._started = False
+        self._closed = False
+        self.is_job = False  # made by `python -m mpitask`, which also ends it
+        self.adoptions = 0  # blocks of load() that use a job's engine
+        self._finalizer = weakref.finalize(self, lib.mt_driver_destroy, self._driver)
+
+    def start(self) -> Engine:
+        """Starts the engine thread; workers come up by themselves."""
+        check(lib.mt_driver_start(self._driver), "starting the engine thread")
+        self._started = True
+        for i in range(self._inline_workers):
+            link = lib.mt_driver_inline_worker(self._driver, i)
+            if not link:
+                raise MemoryError("no memory for an inline worker")
+            thread = threading.Thread(target=_run_inline, args=(link,), name=f"mpitask-inline-{i}", daemon=True)
+            thread.start()
+            self._inline_threads.append(thread)
+        _engines.add(self)
+        return self
+
+    # -- submitting --
+
+    @property
+    def max_workers(self) -> int:
+        """Workers that run tasks: those that are up, or at least those that were asked for here."""
+        return max(1, self._workers, self.stats()["slots"])
+
+    def function_id(self, fn: Callable[..., Any]) -> int:
+        """The id under which workers know a function; its code and what it captures are sent as they are at the first call."""
+        try:
+            return self._functions[fn]
+        except KeyError:
+            pass
+        data = codec.encode_function(fn)
+        with self._lock:
+            if fn not in self._functions:
+                number = lib.mt_driver_new_object_id(self._driver)
+                status = lib.mt_driver_add_object(self._driver, number, codec.PICKLE, data, len(data))
+                check(status, "registering a function")
+                self._functions[fn] = number
+            return self._functions[fn]
+
+    def call(
+        self, fn_id: int, args: tuple[Any, ...], kwargs: dict[str, Any], priority: int = 0, retries: int = 0
+    ) -> Future[Any]:
+        """Submits one call of a registered function.
+
+        Raises:
+            SerializationError: an argument cannot be pickled.
+            EngineClosedError: the engine has ended.
+        """
+        if not kwargs and not priority and not retries and _SCALARS.issuperset(map(type, args)):
+            data = _dumps(args, 2)
+            handle = _submit(self._driver, fn_id, _MARSHAL, data, len(data))
+            if handle < _FIRST_STATUS:
+                return Future(self, handle)
+            self._raise_status(handle)
+        return self._call_with(fn_id, args, kwargs, priority, retries)
+
+    def _call_with(
+        self, fn_id: int, args: tuple[Any, ...], kwargs: dict[str, Any], priority: int, retries: int
+    ) -> Future[Any]:
+        edges = _Edges(self)
+        kind, parts = codec.encode_call(args, kwargs, edges)
+        c_parts = ffi.new("mt_part[]", len(parts))
+        pointers = [ffi.from_buffer(part) for part in parts]
+        for i, pointer in enumerate(pointers):
+            c_parts[i].data = pointer
+            c_parts[i].size = len(pointer)
+        futures = edges.futures
+        handles = ffi.new("uint64_t[]", [future._handle for future in futures]) if futures else ffi.NULL
+        while True:
+            handle = lib.mt_driver_submit_with(
+                self._driver, fn_id, kind, c_parts, len(parts), handles, len(futures), priority, retries
+            )
+            if handle < _FIRST_STATUS:
+                return Future(self, handle)
+            self._raise_status(handle)
+
+    def _raise_status(self, handle: int) -> None:
+        """Raises for a status in place of a handle; returns when the call should be made again."""
+        status = handle - (1 << 64)
+        if status == lib.MT_E_INTR:
+            return
+        self._raise_if_failed()
+        if status == lib.MT_E_CLOSED:
+            raise EngineClosedError("this engine has ended: tasks can be submitted only while it runs")
+        check(status, "submitting a task")
+
+    def promise(self) -> Promise[Any]:
+        """A future without a task, to be ended with its `set_result` or `set_exception`."""
+        while True:
+            handle = lib.mt_driver_promise(self._driver)
+            if handle < _FIRST_STATUS:
+                return Promise(self, handle)
+            self._raise_status(handle)
+
+    def adopt(self, future: concurrent.futures.Future[Any]) -> Future[Any]:
+        """A future of this engine that follows one from elsewhere (a thread pool, another engine)."""
+        with self._lock:
+            known = self._adopted.get(future)
+            if known is None:
+                promise = self.promise()
+                self._adopted[future] = known = promise
+            else:
+                return known
+
+        def copy(source: concurrent.futures.Future[Any]) -> None:
+            try:
+                error = source.exception()
+                if error is None:
+                    promise.set_result(source.result())
+                else:
+                    promise.set_exception(error)
+            except concurrent.futures.CancelledError:
+                promise.cancel()
+            except EngineClosedError:
+                pass
+            except Exception as failure:  # noqa: BLE001 - a value that cannot be pickled
+                promise.set_exception(SerializationError(f"the value of {source!r} cannot be sent to a task: {failure}"))
+
+        future.add_done_callback(copy)
+        return promise
+
+    # -- waiting --
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Waits until all tasks have ended, those submitted meanwhile included.
+
+        Raises:
+            TimeoutError: after `timeout` seconds.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = -1 if deadline is None else max(0, int((deadline - time.monotonic()) * 1e9))
+            status = lib.mt_driver_wait_all(self._driver, left)
+            if status == lib.MT_OK:
+                return
+            if status == lib.MT_E_TIMEOUT:
+                raise TimeoutError(f"{self.unfinished} tasks have not ended within {timeout} s")
+            if status != lib.MT_E_INTR:
+                self._raise_if_failed()
+                raise EngineClosedError("the engine ended before all tasks did")
+
+    def cancel_all(self) -> None:
+        """Cancels every task that has not been sent to a worker."""
+        lib.mt_driver_cancel_all(self._driver)
+
+    @property
+    def unfinished(self) -> int:
+        """Tasks that have not ended."""
+        stats = lib.mt_driver_stats_now(self._driver)
+        return int(stats.submitted - stats.ended)
+
+    def stats(self) -> dict[str, int]:
+        """Counters of the engine: submitted, ended, slots, steps, sleeps, frames_in, frames_out, cpu_ns of its thread."""
+        stats = lib.mt_driver_stats_now(self._driver)
+        names = ("submitted", "ended", "slots", "steps", "sleeps", "frames_in", "frames_out", "cpu_ns")
+        return {name: int(getattr(stats, name)) for name in names}
+
+    # -- callbacks --
+
+    def _watch(self, handle: int, future: Future[Any]) -> bool:
+        """Has the notifier tell this future when it is final. False: it is."""
+        with self._lock:
+            if self._closed:
+                return False
+            self._watched[handle] = future
+            if not lib.mt_driver_notify(self._driver, handle):
+                del self._watched[handle]
+                return False
+            if self._notifier is None:
+                self._notifier = threading.Thread(target=_notify, args=(weakref.ref(self), self._driver), daemon=True)
+                self._notifier.name = "mpitask-notifier"
+                self._notifier.start()
+        return True
+
+    def _take_watched(self, handles: Sequence[int] | None) -> list[Future[Any]]:
+        with self._lock:
+            if handles is None:
+                futures = list(self._watched.values())
+                self._watched.clear()
+                return futures
+            return [future for handle in handles if (future := self._watched.pop(handle, None)) is not None]
+
+    # -- ending --
+
+    def close(self, *, drop: bool = False) -> bool:
+        """Ends the engine: after all tasks have finished, or, with `drop`, at once. Whether every process below has ended.
+
+        Later calls do nothing. Takes at most 5 s once the tasks are done with.
+        """
+        if self._pid != os.getpid():
+            return True  # a forked child has no engine
+        if not drop and not self._closed:
+            self.wait()
+        with self._lock:
+            first, self._closed = not self._closed, True
+        if first and self._started:
+            lib.mt_driver_stop(self._driver, lib.MT_STOP_NOW if drop else lib.MT_STOP_DRAIN)
+        deadline = time.monotonic() + _CLOSE_LIMIT_S
+        while self._started and time.monotonic() < deadline:
+            left = max(0, int((deadline - time.monotonic()) * 1e9))
+            if lib.mt_driver_join(self._driver, left) == lib.MT_OK:
+                break
+        for thread in self._inline_threads:
+            thread.join(timeout=1)
+        if self._notifier is not None and self._notifier is not threading.current_thread():
+            self._notifier.join(timeout=1)
+        for future in self._take_watched(None):
+            future._became_final()
+        _engines.discard(self)
+        _forget(self)
+        return bool(lib.mt_driver_is_clean(self._driver))
+
+    def _raise_if_failed(self) -> None:
+        failure = lib.mt_driver_failure(self._driver)
+        if failure == lib.MT_OK:
+            return
+        if failure == lib.MT_E_WORKERS:
+            raise MpitaskError(
+                "no worker process could be started: each one died before it was ready. Its standard error says why; "
+                f"try `{sys.executable} -c 'import mpitask.worker.zygote'`"
+            )
+        check(failure, "the engine has ended because of an error")
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self.is_job:
+            self.adoptions -= 1
+            if kind is None:
+                self.wait()
+            return
+        try:
+            self.close(drop=kind is not None)
+        except BaseException:
+            self.close(drop=True)
+            raise
+
+
+_SCALARS = codec.SCALARS
+_MARSHAL = codec.MARSHAL
+_dumps = codec.marshal.dumps
+_submit = lib.mt_driver_submit
+
+_current: Engine | None = None
+_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+
+def _run_inline(link: Any) -> None:
+    try:
+        Runner(link).run()
+    finally:
+        lib.mt_worker_close(link)
+
+
+def _notify(ref: weakref.ref[Engine], driver: Any) -> None:
+    """The notifier thread: completes futures that somebody watches."""
+    handles = ffi.new("uint64_t[]", _NOTIFIED_AT_A_TIME)
+    while True:
+        got = lib.mt_driver_next_notified(driver, handles, _NOTIFIED_AT_A_TIME, -1)
+        if got == lib.MT_E_CLOSED:
+            return
+        engine = ref()
+        if engine is None:
+            return
+        if got > 0:
+            for future in engine._take_watched(ffi.unpack(handles, got)):
+                future._became_final()
+        future = engine = None  # type: ignore[assignment]
+
+
+def load(config: Config | None = None, **options: Any) -> Engine:
+    """Starts an engine on this machine and makes it the current one; or, when one is running, adopts it.
+
+    Under `python -m mpitask` the engine of the job is running already: its options come from the command line.
+
+    Args:
+        config: the options; the default is `Config()`.
+        **options: options that replace those of `config`.
+
+    Raises:
+        ConfigurationError: an option is wrong.
+    """
+    asked_for_options = config is not None or bool(options)
+    config = make_config(config, options)
+    engine = _current
+    if engine is not None:
+        if not engine.is_job:
+            raise ConfigurationError(
+                "an engine is loaded already: use it through mpitask.current(), or close it first with "
+                "mpitask.current().close()"
+            )
+        if asked_for_options:
+            _log.warning("the options of load() have no effect: this job's engine runs already (see its command line)")
+        engine.adoptions += 1
+        return engine
+    workers = usable_cores() if config.workers == "auto" else config.workers
+    engine = Engine(config, workers=0 if config.inline else workers, inline_workers=int(config.inline))
+    set_current(engine.start())
+    return engine
+
+
+def current() -> Engine:
+    """The running engine.
+
+    Raises:
+        NoEngineError: there is none.
+    """
+    engine = _current
+    if engine is None:
+        raise NoEngineError(
+            "no engine is running: put `with mpitask.load():` around the code that calls apps, or start the script with "
+            "`python -m mpitask script.py`"
+        )
+    return engine
+
+
+def set_current(engine: Engine | None) -> None:
+    """Makes an engine the current one."""
+    global _current
+    _current = engine
+
+
+def _forget(engine: Engine) -> None:
+    global _current
+    if _current is engine:
+        _current = None
+
+
+def _close_at_exit() -> None:
+    for engine in list(_engines):
+        if engine.unfinished and not engine.is_job:
+            _log.warning(
+                "%d tasks were dropped because the program ended; `with mpitask.load():` waits for them", engine.unfinished
+            )
+        engine.close(drop=True)
+
+
+def _after_fork() -> None:
+    global _current
+    _current = None
+    _engines.clear()
+
+
+atexit.register(_close_at_exit)
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,269 @@
+"""The future of a task: a light handle on what the C core knows.
+
+A `Future` is a `concurrent.futures.Future`, so that `wait`, `as_completed`, `asyncio.wrap_future` and everything built on them work, but it holds no
+lock, no condition and no result until somebody asks. The core is asked for the state; a result stays bytes until `result()`.
+Only when code reaches for the standard library's inner parts (`_condition`, `_waiters`, ...) or adds a callback does the future
+become a full one (`_materialise`), kept up to date by the engine's notifier thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import logging
+import marshal
+import threading
+import time
+from collections.abc import Callable, Generator
+from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from mpitask import codec
+from mpitask.errors import DependencyError, EngineClosedError, WorkerLost
+from mpitask.native import check, ffi, lib
+
+if TYPE_CHECKING:
+    from mpitask.engine import Engine
+
+T = TypeVar("T")
+
+_log = logging.getLogger("mpitask")
+
+_INNER = frozenset({"_condition", "_state", "_result", "_exception", "_waiters", "_done_callbacks"})
+_STATE_NAMES = {
+    lib.MT_WAITING: "waiting",
+    lib.MT_READY: "ready",
+    lib.MT_ASSIGNED: "assigned",
+    lib.MT_DONE: "done",
+    lib.MT_FAILED: "failed",
+    lib.MT_DEPENDENCY_FAILED: "dependency_failed",
+    lib.MT_CANCELLED: "cancelled",
+}
+_LOST_WHAT = {lib.MT_LOST_WORKER: "worker", lib.MT_LOST_RANK: "rank", lib.MT_LOST_LINK: "garbage"}
+_MARSHAL = codec.MARSHAL
+_OK = lib.MT_OUTCOME_OK
+_materialise_lock = threading.Lock()
+_value_of, _release_handle = lib.mt_driver_value, lib.mt_driver_release
+_buffer, _loads = ffi.buffer, marshal.loads
+
+
+class _Unset:
+    pass
+
+
+_UNSET = _Unset()
+
+
+class Future(concurrent.futures.Future[T]):
+    """The future result of a task. Any thread may call any method. Made by apps and executors only.
+
+    It can be awaited, and given as an argument (at any depth) to further apps.
+    """
+
+    __slots__ = ("_engine", "_handle", "_value")
+
+    def __init__(self, engine: Engine, handle: int) -> None:
+        self._engine = engine
+        self._handle = handle
+        self._value: Any = _UNSET
+
+    def __del__(self) -> None:
+        _release_handle(self._engine._driver, self._handle)
+
+    # -- results --
+
+    def result(self, timeout: float | None = None) -> T:
+        """The task's value; waits for it up to `timeout` seconds.
+
+        Raises:
+            TimeoutError: it has not ended by then.
+            CancelledError: it was cancelled.
+            DependencyError: a task that it needs failed.
+            WorkerLost: the process that ran it died.
+            EngineClosedError: the engine ended before the task did.
+            Exception: whatever the function raised, with the remote traceback.
+        """
+        if self._value is not _UNSET:
+            value: T = self._value
+            return value
+        raw = _value_of(self._handle)
+        if not raw:
+            self._wait(timeout)
+            raw = _value_of(self._handle)
+        if raw and raw.outcome == _OK:
+            data = _buffer(raw.data, raw.size)
+            value = _loads(data) if raw.codec == _MARSHAL else codec.decode(raw.codec, data)
+            self._value = value
+            return value
+        error = self._error(raw)
+        try:
+            raise error
+        finally:
+            del error, self  # no cycle of traceback and exception
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """The exception with which the task ended, None when it gave a value. Waits and raises as `result` does when there is neither."""
+        raw = _value_of(self._handle)
+        if not raw:
+            self._wait(timeout)
+            raw = _value_of(self._handle)
+        if raw and raw.outcome == _OK:
+            return None
+        error = self._error(raw)
+        if isinstance(error, concurrent.futures.CancelledError):
+            raise error
+        return error
+
+    def _wait(self, timeout: float | None) -> None:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        driver = self._engine._driver
+        while True:
+            left = -1 if deadline is None else max(0, int((deadline - time.monotonic()) * 1e9))
+            status = lib.mt_driver_wait(driver, self._handle, left)
+            if status >= 0:
+                return
+            if status == lib.MT_E_TIMEOUT:
+                raise TimeoutError(f"task {self.tid} has not ended within {timeout} s; it is {self.task_status()}")
+            if status != lib.MT_E_INTR:
+                self._engine._raise_if_failed()
+                raise EngineClosedError(f"the engine ended before task {self.tid} did")
+
+    def _error(self, raw: Any) -> BaseException:
+        """What `result` raises for a task that ended without a value."""
+        error: BaseException
+        state = lib.mt_driver_state(self._handle)
+        if state == lib.MT_CANCELLED:
+            return concurrent.futures.CancelledError(f"task {self.tid} was cancelled")
+        tid = raw.cause if state == lib.MT_DEPENDENCY_FAILED else self.tid
+        data = ffi.buffer(raw.data, raw.size) if raw.size else b""
+        if raw.outcome == lib.MT_OUTCOME_CANCELLED:
+            error = concurrent.futures.CancelledError(f"task {tid} was cancelled")
+        elif raw.outcome == lib.MT_OUTCOME_LOST:
+            error = _decode_lost(tid, bytes(data))
+        else:
+            error = codec.decode_exception(data)
+        if state == lib.MT_DEPENDENCY_FAILED:
+            error = DependencyError(self.tid, raw.via, raw.cause, error)
+        return error
+
+    # -- state --
+
+    def done(self) -> bool:
+        """Whether the task has ended, in whatever way."""
+        return bool(lib.mt_driver_state(self._handle) >= lib.MT_FIRST_FINAL)
+
+    def running(self) -> bool:
+        """Whether the task has been sent to a worker and has not ended; it can no longer be cancelled."""
+        return bool(lib.mt_driver_state(self._handle) == lib.MT_ASSIGNED)
+
+    def cancelled(self) -> bool:
+        """Whether the task was cancelled before it ran."""
+        return bool(lib.mt_driver_state(self._handle) == lib.MT_CANCELLED)
+
+    def cancel(self) -> bool:
+        """Cancels the task unless it has been sent to a worker or has ended; tasks that need it fail. Whether it is cancelled now."""
+        return bool(lib.mt_driver_cancel(self._engine._driver, self._handle)) or self.cancelled()
+
+    def task_status(self) -> str:
+        """waiting, ready, assigned, done, failed, dependency_failed or cancelled."""
+        return _STATE_NAMES[lib.mt_driver_state(self._handle)]
+
+    @property
+    def tid(self) -> int:
+        """The task's number, counted from 0 in order of submission."""
+        return int(lib.mt_driver_number(self._handle))
+
+    def __repr__(self) -> str:
+        return f"<mpitask.Future of task {self.tid}: {self.task_status()}>"
+
+    def __await__(self) -> Generator[Any, None, T]:
+        return asyncio.wrap_future(self).__await__()
+
+    def __reduce__(self) -> Any:
+        return codec.reduce_future(self)
+
+    # -- the standard library's side --
+
+    def add_done_callback(self, fn: Callable[[concurrent.futures.Future[T]], object]) -> None:
+        """Calls `fn(self)` once the task has ended: in the engine's notifier thread, or now if it has ended already."""
+        with self._condition:
+            if self._state not in (CANCELLED_AND_NOTIFIED, FINISHED):
+                self._done_callbacks.append(fn)
+                return
+        self._call(fn)
+
+    def _call(self, fn: Callable[[concurrent.futures.Future[T]], object]) -> None:
+        try:
+            fn(self)
+        except Exception:
+            _log.exception("a done-callback of %r raised", self)
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in _INNER:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        self._materialise()
+        return self.__dict__[name]
+
+    def _materialise(self) -> None:
+        with _materialise_lock:
+            inner = self.__dict__
+            if "_condition" in inner:
+                return
+            inner.update(_state=PENDING, _result=None, _exception=None, _waiters=[], _done_callbacks=[])
+            inner["_condition"] = threading.Condition()
+            if not self._engine._watch(self._handle, self):
+                self._became_final()
+
+    def _became_final(self) -> None:
+        """By the notifier thread, or whoever materialises a future that is final: tells waiters and callbacks."""
+        cancelled = self.cancelled()
+        with self._condition:
+            if self._state != PENDING:
+                return
+            self._state = CANCELLED_AND_NOTIFIED if cancelled or not self.done() else FINISHED
+            for waiter in self._waiters:
+                if self._state == CANCELLED_AND_NOTIFIED:
+                    waiter.add_cancelled(self)
+                elif lib.mt_driver_state(self._handle) == lib.MT_DONE:
+                    waiter.add_result(self)
+                else:
+                    waiter.add_exception(self)
+            self._condition.notify_all()
+            callbacks, self._done_callbacks = self._done_callbacks, []
+        for fn in callbacks:
+            self._call(fn)
+
+    def _refuse(self, *_: object) -> Any:
+        raise TypeError("the state of a task's future is set by the engine; only Engine.promise() gives futures to be set")
+
+    set_result = _refuse
+    set_exception = _refuse
+    set_running_or_notify_cancel = _refuse
+
+
+class Promise(Future[T]):
+    """A future that is not a task: somebody outside the engine gives it its value. Tasks may depend on it."""
+
+    __slots__ = ()
+
+    def set_result(self, result: T) -> None:
+        """Ends it with a value."""
+        kind, parts = codec.encode_value(result)
+        self._fulfil(lib.MT_OUTCOME_OK, kind, b"".join(bytes(part) for part in parts))
+
+    def set_exception(self, exception: BaseException | None) -> None:
+        """Ends it with an exception."""
+        if exception is None:
+            raise TypeError("set_exception() needs an exception")
+        self._fulfil(lib.MT_OUTCOME_ERROR, codec.PICKLE, codec.encode_exception(exception, 0))
+
+    def _fulfil(self, outcome: int, kind: int, data: bytes) -> None:
+        driver = self._engine._driver
+        check(lib.mt_driver_fulfil(driver, self._handle, outcome, kind, data, len(data)), "setting a future")
+
+
+def _decode_lost(tid: int, data: bytes) -> WorkerLost:
+    lost = ffi.new("mt_lost *")
+    size = ffi.sizeof("mt_lost")
+    ffi.memmove(lost, data, size)
+    return WorkerLost(tid, data[size:].decode(errors="replace"), lost.pid, lost.wait_status, _LOST_WHAT[lost.what])

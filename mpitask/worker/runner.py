@@ -1,0 +1,98 @@
+"""The loop that runs tasks: in a worker process, or in a thread of the rank (an inline worker).
+
+It relies on the C side for waiting, objects and the order of records; here is only what needs Python: unpickle, call, pickle.
+"""
+
+from __future__ import annotations
+
+import marshal
+from collections.abc import Callable
+from typing import Any
+
+from mpitask import codec
+from mpitask.native import check, ffi, lib
+
+_KIND_TASK = lib.MT_KIND_TASK
+_KIND_STOP = lib.MT_KIND_STOP
+_KIND_DROP = lib.MT_KIND_DROP
+_OK = lib.MT_OUTCOME_OK
+_ERROR = lib.MT_OUTCOME_ERROR
+
+
+class Runner:
+    """Runs the tasks of one link, in one thread."""
+
+    def __init__(self, worker: Any) -> None:
+        self._worker = worker
+        self._call = ffi.new("mt_call *")
+        self._edge = ffi.new("mt_call *")
+        self._functions: dict[int, Callable[..., Any]] = {}
+
+    def run(self) -> None:
+        """Runs tasks until the engine says stop. Says HELLO first."""
+        check(lib.mt_worker_hello(self._worker), "greeting the engine")
+        worker, call, functions = self._worker, self._call, self._functions
+        next_record, answer = lib.mt_worker_next, lib.mt_worker_answer
+        buffer, loads, dumps, scalars = ffi.buffer, marshal.loads, marshal.dumps, codec.SCALARS
+        while True:
+            kind = next_record(worker, -1, call)
+            if kind == _KIND_TASK:
+                try:
+                    fn = functions.get(call.fn)
+                    if fn is None:
+                        fn = self._load(call.fn)
+                    if call.codec == codec.MARSHAL:
+                        value = fn(*loads(buffer(call.args, call.args_size)))
+                    else:
+                        args, kwargs = self._arguments(call)
+                        value = fn(*args, **kwargs)
+                        args = kwargs = None
+                    if type(value) in scalars:
+                        data = dumps(value, 2)
+                        status = answer(worker, _OK, codec.MARSHAL, data, len(data))
+                    else:
+                        status = self._answer(value)
+                    value = None
+                except BaseException as error:  # noqa: BLE001 - whatever a task raises is its result
+                    data = codec.encode_exception(error)
+                    status = answer(worker, _ERROR, codec.PICKLE, data, len(data))
+                    value = args = kwargs = None
+                if status < 0:
+                    check(status, "sending a result")
+            elif kind == _KIND_STOP:
+                return
+            elif kind == _KIND_DROP:
+                functions.pop(call.id, None)
+            elif kind != lib.MT_E_INTR:
+                check(kind, "waiting for tasks")
+
+    def _load(self, object_id: int) -> Callable[..., Any]:
+        edge = self._edge
+        check(lib.mt_worker_object(self._worker, object_id, edge), "looking up a function")
+        fn: Callable[..., Any] = codec.decode(edge.codec, ffi.buffer(edge.args, edge.args_size))
+        self._functions[object_id] = fn
+        return fn
+
+    def _arguments(self, call: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        values: dict[int, Any] = {}
+
+        def resolve(index: int) -> Any:
+            if index not in values:
+                edge = self._edge
+                check(lib.mt_worker_edge(self._worker, index, edge), "looking up an argument")
+                values[index] = codec.decode(edge.codec, ffi.buffer(edge.args, edge.args_size))
+            return values[index]
+
+        return codec.decode_call(call.codec, ffi.buffer(call.args, call.args_size), resolve)
+
+    def _answer(self, value: Any) -> int:
+        kind, parts = codec.encode(value)
+        c_parts = ffi.new("mt_part[]", len(parts))
+        keep = []
+        for i, part in enumerate(parts):
+            pointer = ffi.from_buffer(part)
+            keep.append(pointer)
+            c_parts[i].data = pointer
+            c_parts[i].size = len(pointer)
+        status: int = lib.mt_worker_answer_parts(self._worker, _OK, kind, c_parts, len(parts))
+        return status

@@ -1,0 +1,115 @@
+"""The zygote: a small process, started fresh, that imports what workers need and then forks and reaps them.
+
+A rank itself must never fork (it has threads, and an MPI library). The zygote has one thread, no MPI and no user code, so its
+children start in a millisecond and share its memory. It reports each child's death to the engine at once.
+Every process dies with its parent: the zygote with the rank's engine thread, a worker with the zygote.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+import signal
+import sys
+import time
+from typing import Any
+
+from mpitask import environment
+from mpitask.native import check, ffi, lib
+from mpitask.worker.runner import Runner
+
+SEGMENT_FD = 3
+_LOOK_NS = 200_000_000  # a SIGCHLD that comes between a look and a sleep is noticed after this
+_DRAIN_S = 2.0  # how long workers may take to end by themselves
+
+
+class Zygote:
+    """Forks workers on request and reports their ends. One thread."""
+
+    def __init__(self, ring_bytes: int) -> None:
+        self._link = lib.mt_worker_open(SEGMENT_FD, 0, ring_bytes)
+        if not self._link:
+            raise OSError(ffi.errno, "cannot map the memory shared with the engine")
+        self._workers: dict[int, int] = {}  # process id -> index
+
+    def serve(self) -> int | None:
+        """Serves until told to stop; None. In a forked child it returns the child's index at once."""
+        check(lib.mt_worker_hello(self._link), "greeting the engine")
+        call = ffi.new("mt_call *")
+        while True:
+            kind = lib.mt_worker_next(self._link, _LOOK_NS, call)
+            self._reap()
+            if kind == lib.MT_KIND_SPAWN:
+                pid = os.fork()
+                if pid == 0:
+                    return int(call.n)
+                self._workers[pid] = call.n
+            elif kind == lib.MT_KIND_KILL:
+                self._kill(call.n)
+            elif kind == lib.MT_KIND_STOP:
+                self._stop(now=call.n == lib.MT_STOP_NOW)
+                return None
+            elif kind not in (lib.MT_E_TIMEOUT, lib.MT_E_INTR):
+                check(kind, "waiting for orders")
+
+    def become(self, index: int) -> Any:
+        """In a forked child: its own link."""
+        check(lib.mt_worker_become(self._link, 1 + index), "opening the worker's link")
+        return self._link
+
+    def _reap(self) -> None:
+        while self._workers:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                return
+            index = self._workers.pop(pid, None)
+            if index is not None:
+                check(lib.mt_worker_exited(self._link, index, pid, status), "reporting a worker's end")
+
+    def _kill(self, index: int | None = None) -> None:
+        for pid, of in self._workers.items():
+            if index in (None, of):
+                os.kill(pid, signal.SIGKILL)
+
+    def _stop(self, *, now: bool) -> None:
+        deadline = time.monotonic() + (0 if now else _DRAIN_S)
+        while self._workers:
+            if time.monotonic() >= deadline:
+                self._kill()
+            self._reap()
+            if self._workers:
+                time.sleep(0.002)
+
+
+def _prepare_worker(zygote_pid: int) -> None:
+    if lib.mt_die_with_parent(zygote_pid, signal.SIGKILL) != lib.MT_OK:
+        os._exit(1)
+    for number in (signal.SIGCHLD, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    gc.unfreeze()
+    random.seed()
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        numpy.random.seed()
+
+
+def main(parent_pid: int, ring_bytes: int) -> None:
+    """The zygote's, and after a fork the worker's, whole life."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, lambda *_: None)  # only to end a sleep
+    if lib.mt_die_with_parent(parent_pid, signal.SIGKILL) != lib.MT_OK:
+        os._exit(1)
+    environment.scrub_launcher()
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    zygote = Zygote(ring_bytes)
+    pid = os.getpid()
+    gc.collect()
+    gc.freeze()
+    index = zygote.serve()
+    if index is None:
+        os._exit(0)
+    _prepare_worker(pid)
+    Runner(zygote.become(index)).run()
