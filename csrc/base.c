@@ -1,5 +1,6 @@
 #include "base.h"
 
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,6 +19,16 @@ static void default_put(void *ctx, void *memory) {
 static const mt_alloc default_alloc = {default_get, default_put, NULL};
 
 const mt_alloc *mt_alloc_default(void) { return &default_alloc; }
+
+#define KEEP_BYTES (512 << 20)
+#define LARGEST_FROM_HEAP (32 << 20) /* glibc's limit for this threshold */
+
+void mt_keep_freed_memory(void) {
+#ifdef __GLIBC__
+    (void)mallopt(M_TRIM_THRESHOLD, KEEP_BYTES);
+    (void)mallopt(M_MMAP_THRESHOLD, LARGEST_FROM_HEAP);
+#endif
+}
 
 typedef struct test_alloc {
     mt_alloc base;

@@ -38,6 +38,10 @@ typedef struct mt_part {
 
 typedef struct mt_alloc mt_alloc;
 
+/* Tells the process's malloc to keep memory that was freed instead of giving it back to the system (glibc; elsewhere it does
+ * nothing): touching fresh pages costs more than copying into used ones. Any thread, any number of times. */
+MT_EXPORT void mt_keep_freed_memory(void);
+
 /* The process's malloc. Never NULL; never to be destroyed. */
 MT_EXPORT const mt_alloc *mt_alloc_default(void);
 

@@ -37,6 +37,7 @@ static uint64_t now_ns(void) {
 static bool is_root(const mt_driver *d) { return d->options.parent < 0; }
 
 mt_driver *mt_driver_new(const mt_driver_options *options) {
+    mt_keep_freed_memory();
     const mt_alloc *alloc = mt_alloc_default();
     mt_driver *d = mti_get_zeroed(alloc, 1, sizeof *d);
     if (d == NULL) return NULL;

@@ -23,6 +23,7 @@ struct mt_ring {
     uint64_t position; /* own index, ahead of the published one */
     uint64_t other;    /* the other side's index when last looked at */
     uint64_t published;
+    uint64_t announced; /* producer: published when mt_ring_publish was last called */
     mt_joiner joiner;
 };
 
@@ -87,6 +88,12 @@ static void write_piece(mt_ring *ring, const mt_part *parts, uint32_t n_parts, u
     ring->position += MT_PIECE_HEAD + mti_pad8(size);
 }
 
+static void publish(mt_ring *ring) {
+    if (ring->published == ring->position) return;
+    ring->published = ring->position;
+    mt_store_release(&ring->shared->written, ring->position);
+}
+
 static int put_whole(mt_ring *ring, const mt_part *parts, uint32_t n_parts, uint64_t total) {
     uint64_t need = MT_PIECE_HEAD + mti_pad8(total);
     uint64_t rest = contiguous(ring);
@@ -123,7 +130,7 @@ static int put_streaming(mt_ring *ring, const mt_part *parts, uint32_t n_parts, 
         uint32_t flags = (*progress == 0 ? MT_PIECE_FIRST : 0u) | (size == left ? MT_PIECE_LAST : 0u);
         write_piece(ring, parts, n_parts, *progress, size, flags);
         *progress += size;
-        (void)mt_ring_publish(ring); /* lets the consumer copy this piece while we copy the next */
+        publish(ring); /* lets the consumer copy this piece while we copy the next */
     }
     return MT_OK;
 }
@@ -138,10 +145,10 @@ int mt_ring_put(mt_ring *ring, const mt_part *parts, uint32_t n_parts, uint64_t 
 }
 
 bool mt_ring_publish(mt_ring *ring) {
-    if (ring->published == ring->position) return false;
-    ring->published = ring->position;
-    mt_store_release(&ring->shared->written, ring->position);
-    return true;
+    publish(ring);
+    bool is_news = ring->announced != ring->position;
+    ring->announced = ring->position;
+    return is_news;
 }
 
 int mti_ring_get(mt_ring *ring, mt_incoming *out) {

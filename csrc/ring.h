@@ -34,7 +34,8 @@ MT_EXPORT void mt_ring_close(mt_ring *ring);
  * mt_ring_publish. */
 MT_EXPORT MT_MUST_CHECK int mt_ring_put(mt_ring *ring, const mt_part *parts, uint32_t n_parts, uint64_t *progress);
 
-/* Producer: shows everything put so far. Returns whether there was anything new to show. */
+/* Producer: shows everything put so far. Returns whether there is anything that the consumer may not have been told of: something was
+ * put since the last call (parts of streaming records become visible before it). */
 MT_EXPORT bool mt_ring_publish(mt_ring *ring);
 
 /* Consumer: the next whole record. Its bytes stay valid until the next mt_ring_get. MT_E_AGAIN: none yet;

@@ -66,6 +66,7 @@ mt_worker *mti_worker_new(void *base, uint32_t index, uint64_t ring_bytes) {
 
 mt_worker *mt_worker_open(int fd, uint32_t index, uint64_t ring_bytes) {
     struct stat status;
+    mt_keep_freed_memory();
     if (fstat(fd, &status) != 0) return NULL;
     if ((uint64_t)status.st_size < mti_segment_size(index + 1, ring_bytes)) {
         errno = EINVAL;
