@@ -280,8 +280,10 @@ static void go_on_stopping(mt_driver *d) {
 }
 
 static void end_thread(mt_driver *d) {
+    if (d->transport != NULL) d->transport->destroy(d->transport); /* by the thread that used it, before the library is finalised */
+    d->transport = NULL;
     mt_engine_abandon(d->engine);
-    mti_driver_wake_waiters(d);
+    if (is_root(d)) mti_driver_wake_waiters(d);
     mt_store_release(&d->ended, 1);
     mt_message messages[MESSAGES_AT_A_TIME];
     for (uint32_t n; (n = mt_inbox_pop_many(d->inbox, messages, MESSAGES_AT_A_TIME)) > 0;) {
@@ -366,6 +368,8 @@ int mt_driver_start(mt_driver *d) {
     for (uint32_t i = 0; i < d->n_peers; i++) d->all_peers_near = d->all_peers_near && d->peers[i].bell != NULL;
     sigset_t all, before;
     sigfillset(&all);
+    static const int own_faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT}; /* so that fault handlers see our own bugs */
+    for (size_t i = 0; i < sizeof own_faults / sizeof *own_faults; i++) sigdelset(&all, own_faults[i]);
     if (pthread_sigmask(SIG_SETMASK, &all, &before) != 0) return MT_E_SYS; /* signals are the interpreter's */
     int error = pthread_create(&d->thread, NULL, run, d);
     (void)pthread_sigmask(SIG_SETMASK, &before, NULL);

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import atexit
 import concurrent.futures
-import json
 import logging
 import os
-import socket
 import sys
 import threading
 import time
@@ -22,6 +20,7 @@ from typing import Any
 
 from mpitask import codec
 from mpitask.config import Config, make_config
+from mpitask.driver import Network, make_driver
 from mpitask.environment import usable_cores
 from mpitask.errors import ConfigurationError, EngineClosedError, MpitaskError, NoEngineError, SerializationError
 from mpitask.futures import Future, Promise
@@ -30,19 +29,9 @@ from mpitask.worker.runner import Runner
 
 _log = logging.getLogger("mpitask")
 
-INBOX_CAPACITY = 1 << 14
 _FIRST_STATUS = 1 << 63  # a handle above is a status: see mt_driver_submit
 _NOTIFIED_AT_A_TIME = 256
 _CLOSE_LIMIT_S = 4.5  # the C side's own limit is 4 s
-
-_ZYGOTE = "import sys, json; a = json.loads(sys.argv[1]); sys.path[:] = a[0]; from mpitask.worker.zygote import main; main(*a[1:])"
-
-
-def zygote_command(ring_bytes: int) -> list[str]:
-    """The command line of this rank's zygote: this interpreter with this module search path."""
-    path = [os.path.realpath(entry) if entry == "" else entry for entry in sys.path]
-    return [sys.executable, "-c", _ZYGOTE, json.dumps([path, os.getpid(), ring_bytes])]
-
 
 class _Edges:
     """The futures met while the arguments of one call are pickled."""
@@ -70,27 +59,14 @@ class Engine:
     As a context manager: at the normal end all tasks are finished first; after an exception they are dropped.
     """
 
-    def __init__(self, config: Config, *, workers: int, inline_workers: int = 0) -> None:
+    def __init__(
+        self, config: Config, *, workers: int, inline_workers: int = 0, network: Network | None = None
+    ) -> None:
         self.config = config
-        self._argv = [ffi.new("char[]", os.fsencode(word)) for word in zygote_command(config.ring_bytes)]
-        self._argv_array = ffi.new("char *[]", [*self._argv, ffi.NULL])
-        self._host = ffi.new("char[]", socket.gethostname().encode())
-        options = ffi.new(
-            "mt_driver_options *",
-            {
-                "workers": workers,
-                "inline_workers": inline_workers,
-                "ring_bytes": config.ring_bytes,
-                "inbox_capacity": INBOX_CAPACITY,
-                "spin": config.progress == "spin",
-                "parent": -1,
-                "host": self._host,
-                "zygote_argv": self._argv_array,
-            },
-        )
-        self._driver = lib.mt_driver_new(options)
-        if not self._driver:
-            raise OSError(ffi.errno, "the engine's shared memory cannot be made")
+        self._made = make_driver(config, workers=workers, inline_workers=inline_workers, parent=-1)
+        self._driver = self._made.pointer
+        if network is not None:
+            network.connect(self._driver)
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._functions: dict[Callable[..., Any], int] = {}
@@ -106,7 +82,7 @@ class Engine:
         self._closed = False
         self.is_job = False  # made by `python -m mpitask`, which also ends it
         self.adoptions = 0  # blocks of load() that use a job's engine
-        self._finalizer = weakref.finalize(self, lib.mt_driver_destroy, self._driver)
+        self._finalizer = weakref.finalize(self, self._made.destroy)
 
     def start(self) -> Engine:
         """Starts the engine thread; workers come up by themselves."""

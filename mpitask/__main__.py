@@ -1,0 +1,6 @@
+"""`python -m mpitask`."""
+
+from mpitask.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""An agent: any rank but the root. It starts its engine and its workers, and then only waits for the end."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from typing import Any
+
+from mpitask.config import Config
+from mpitask.driver import Network, make_driver
+from mpitask.native import check, lib
+from mpitask.worker.runner import Runner
+
+_TERM_LIMIT_S = 8.0
+
+
+def _on_term(*_: Any) -> None:
+    """The root ends the job when it is told to; if it cannot, this rank ends alone."""
+    import os
+
+    timer = threading.Timer(_TERM_LIMIT_S, os._exit, (128 + signal.SIGTERM,))
+    timer.daemon = True
+    timer.start()
+
+
+def serve(config: Config, *, workers: int, parent: int, network: Network) -> bool:
+    """Serves the rank above until it says stop. Main thread only. Whether every process below has ended."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _on_term)
+    inline = config.inline
+    made = make_driver(config, workers=0 if inline else workers, inline_workers=int(inline), parent=parent)
+    driver = made.pointer
+    network.connect(driver)
+    link = lib.mt_driver_inline_worker(driver, 0) if inline else None
+    check(lib.mt_driver_start(driver), "starting the engine thread")
+    if link is not None:
+        Runner(link).run()
+        lib.mt_worker_close(link)
+    while lib.mt_driver_join(driver, -1) != lib.MT_OK:
+        pass  # a signal: its handler has run
+    check(lib.mt_driver_failure(driver), "this rank's engine has ended because of an error")
+    clean = bool(lib.mt_driver_is_clean(driver))
+    made.destroy()
+    return clean

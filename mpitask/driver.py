@@ -1,0 +1,79 @@
+"""Making the C driver of a rank: the same for the root's engine and for agents."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from typing import Any, Protocol
+
+from mpitask.config import Config
+from mpitask.native import ffi, lib
+
+INBOX_CAPACITY = 1 << 14
+
+_ZYGOTE = (
+    "import sys, json; a = json.loads(sys.argv[1]); sys.path[:] = a[0]; from mpitask.worker.zygote import main; main(*a[1:])"
+)
+
+
+class Network(Protocol):
+    """The other ranks of the job."""
+
+    def connect(self, driver: Any) -> None:
+        """Shakes hands with parent and children and gives the driver its transport."""
+
+
+def zygote_command(ring_bytes: int) -> list[str]:
+    """The command line of this rank's zygote: this interpreter with this module search path."""
+    path = [os.path.realpath(entry) if entry == "" else entry for entry in sys.path]
+    return [sys.executable, "-c", _ZYGOTE, json.dumps([path, os.getpid(), ring_bytes])]
+
+
+class Driver:
+    """Owns an `mt_driver` that has not been started, and what its options point to."""
+
+    def __init__(self, pointer: Any, borrowed: list[Any]) -> None:
+        self.pointer = pointer
+        self._borrowed = borrowed
+
+    def destroy(self) -> None:
+        """Frees it. No handle may be in use any more."""
+        if self.pointer:
+            lib.mt_driver_destroy(self.pointer)
+            self.pointer = ffi.NULL
+
+
+def make_driver(config: Config, *, workers: int, inline_workers: int, parent: int) -> Driver:
+    """A driver, not started.
+
+    Args:
+        config: the engine's options.
+        workers: worker processes.
+        inline_workers: links for threads of this process.
+        parent: the rank above; -1 for the root.
+
+    Raises:
+        OSError: the shared memory cannot be made.
+    """
+    words = [ffi.new("char[]", os.fsencode(word)) for word in zygote_command(config.ring_bytes)]
+    argv = ffi.new("char *[]", [*words, ffi.NULL])
+    host = ffi.new("char[]", socket.gethostname().encode())
+    options = ffi.new(
+        "mt_driver_options *",
+        {
+            "workers": workers,
+            "inline_workers": inline_workers,
+            "ring_bytes": config.ring_bytes,
+            "inbox_capacity": INBOX_CAPACITY,
+            "spin": config.progress == "spin",
+            "parent": parent,
+            "host": host,
+            "zygote_argv": argv,
+        },
+    )
+    pointer = lib.mt_driver_new(options)
+    if not pointer:
+        raise OSError(ffi.errno, f"the memory shared with {workers} workers cannot be made: {os.strerror(ffi.errno)}")
+    return Driver(pointer, [*words, argv, host])
