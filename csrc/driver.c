@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -14,6 +15,15 @@
 
 /* How long an idle engine looks before it sleeps. */
 #define SPIN_NS 50000u
+/* While every lane has more than twice this much work booked, the engine sleeps for this long instead of looking at once: results
+ * come in batches, and the core is the workers'. */
+#define BATCH_NAP_NS 50000
+/* Where nobody waits for an answer the same naps are taken for this long before the engine goes to sleep on its bell: whoever
+ * submits one task after the other must not pay for a wake-up each time. */
+#define CALM_NS 1000000u
+/* How long a waiter's hurry lasts after it has gone: it may come back with the next task. */
+#define HURRY_NS 500000u
+#define TIMER_SLACK_NS 1000ul
 /* Naps while frames may come from a rank that cannot ring our bell, or while a send is under way (the library needs both sides to
  * look): they grow from the first to the second. */
 #define FIRST_NAP_NS 20000
@@ -127,6 +137,9 @@ mt_worker *mt_driver_inline_worker(mt_driver *d, uint32_t i) {
     return mti_worker_new(mti_local_base(d->local), mti_local_inline_index(d->local) + i, d->options.ring_bytes);
 }
 
+/* Whether latency matters more than the cores that looking for work takes from others. */
+static bool is_in_hurry(const mt_driver *d, uint64_t now) { return d->options.spin != 0 || now < d->hurry_until_ns; }
+
 /* ---- one step ---- */
 
 static int take_messages(mt_driver *d, uint64_t *moved) {
@@ -163,6 +176,7 @@ static int take_frame(mt_driver *d, const mt_arrival *arrival) {
     if (peer == NULL) return MT_OK; /* not a neighbour: nobody may send us anything, so nothing is owed */
     mt_frame_reader reader;
     int status = mti_frame_open(&reader, arrival->data, arrival->size);
+    if (status == MT_OK && peer->is_parent && (reader.flags & MT_FRAME_HURRY) != 0) d->hurry_until_ns = now_ns() + HURRY_NS;
     while (status == MT_OK) {
         mt_incoming incoming;
         status = mti_frame_next(&reader, &peer->joiner, &incoming);
@@ -199,6 +213,7 @@ static void ring_neighbours(mt_driver *d) {
 static int flush_peers(mt_driver *d, uint64_t *moved) {
     for (uint32_t i = 0; i < d->n_peers; i++) {
         mt_peer *peer = &d->peers[i];
+        if (!peer->is_parent) peer->link.flags = is_in_hurry(d, now_ns()) ? MT_FRAME_HURRY : 0;
         bool sends = peer->link.frame != NULL || peer->link.base.first != NULL;
         int status = mti_link_pump(&peer->link.base, moved);
         if (status != MT_OK) return status;
@@ -307,8 +322,17 @@ static int64_t nap_length(mt_driver *d) {
 /* Nothing moved: look for a while, then sleep until the bell rings or it is time to look again. */
 static void rest(mt_driver *d) {
     uint64_t now = now_ns();
+    if (mt_load_relaxed(&d->n_waiting) > 0) d->hurry_until_ns = now + HURRY_NS;
     if (d->idle_since_ns == 0) d->idle_since_ns = now;
-    if (d->options.spin != 0 || now - d->idle_since_ns < SPIN_NS) {
+    uint64_t idle_ns = now - d->idle_since_ns;
+    bool in_hurry = is_in_hurry(d, now);
+    bool fed = mt_engine_work_ahead_ns(d->engine) > 2 * BATCH_NAP_NS;
+    if (d->options.spin == 0 && d->phase == PHASE_RUNNING && (fed || (!in_hurry && idle_ns < CALM_NS))) {
+        struct timespec nap = {0, BATCH_NAP_NS};
+        (void)nanosleep(&nap, NULL);
+        return;
+    }
+    if (d->options.spin != 0 || (in_hurry && idle_ns < SPIN_NS)) {
         (void)sched_yield();
         return;
     }
@@ -332,6 +356,8 @@ static void rest(mt_driver *d) {
 
 static void *run(void *argument) {
     mt_driver *d = argument;
+    (void)prctl(PR_SET_TIMERSLACK, TIMER_SLACK_NS, 0, 0, 0); /* naps are short: 50 us of slack would double them */
+    (void)pthread_setname_np(pthread_self(), "mt-engine");
     d->phase = PHASE_RUNNING;
     int status = MT_OK;
     for (uint32_t i = 0; i < d->n_peers && status == MT_OK; i++) {

@@ -81,6 +81,7 @@ struct mt_driver {
     mt_gate notify_gate;  /* the notified list is not empty, or the engine has ended */
 
     /* written by any */
+    _Atomic uint32_t n_waiting; /* threads that wait for a task now */
     _Atomic uint64_t n_submitted;
     _Atomic uint64_t next_number;
     _Atomic uint64_t next_object;
@@ -92,6 +93,7 @@ struct mt_driver {
     uint32_t stop_mode;
     uint64_t stop_deadline_ns;
     uint64_t idle_since_ns; /* 0: busy */
+    uint64_t hurry_until_ns; /* somebody waits for an answer, or did a moment ago */
     int64_t nap_ns;
     uint32_t sends_in_flight;
     uint32_t said_slots;

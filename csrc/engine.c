@@ -614,6 +614,8 @@ bool mt_engine_is_hopeless(const mt_engine *e) {
 
 int mt_engine_stop_mode(const mt_engine *e) { return e->stop_mode; }
 
+uint64_t mt_engine_work_ahead_ns(const mt_engine *e) { return mt_sched_least_load(e->sched); }
+
 mt_engine_stats mt_engine_stats_now(const mt_engine *e) {
     mt_engine_stats stats = {.outstanding = mt_table_count(e->jobs),
                              .objects = mt_objects_count(e->objects),

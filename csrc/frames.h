@@ -100,9 +100,11 @@ typedef struct mt_lost {
 #define MT_LOST_RANK 1
 #define MT_LOST_LINK 2 /* the worker sent bytes that are no record */
 
+#define MT_FRAME_HURRY 1 /* somebody waits for what this starts: look out for answers */
+
 typedef struct mt_frame_head {
     uint16_t magic;
-    uint16_t reserved;
+    uint16_t flags; /* MT_FRAME_* */
     uint32_t size; /* of the frame, this header included */
 } mt_frame_head;
 

@@ -193,15 +193,11 @@ static uint32_t flag(mt_task *task, uint32_t bit) {
     return old & MT_STATE_MASK;
 }
 
-int mt_driver_wait(mt_driver *d, uint64_t handle, int64_t timeout_ns) {
-    mt_task *task = task_of(handle);
-    uint32_t state = mt_task_state(task);
-    if (state >= MT_FIRST_FINAL) return (int)state;
-    if (timeout_ns == 0) return MT_E_TIMEOUT;
+static int wait_for(mt_driver *d, mt_task *task, int64_t timeout_ns) {
     uint64_t start = now_ns();
     do {
         (void)sched_yield();
-        state = mt_task_state(task);
+        uint32_t state = mt_task_state(task);
         if (state >= MT_FIRST_FINAL) return (int)state;
     } while (now_ns() - start < SPIN_NS);
     for (;;) {
@@ -215,6 +211,18 @@ int mt_driver_wait(mt_driver *d, uint64_t handle, int64_t timeout_ns) {
     }
     return (int)mt_task_state(task);
 }
+
+int mt_driver_wait(mt_driver *d, uint64_t handle, int64_t timeout_ns) {
+    mt_task *task = task_of(handle);
+    uint32_t state = mt_task_state(task);
+    if (state >= MT_FIRST_FINAL) return (int)state;
+    if (timeout_ns == 0) return MT_E_TIMEOUT;
+    mt_add_relaxed(&d->n_waiting, 1);
+    int status = wait_for(d, task, timeout_ns);
+    (void)mt_sub_acq_rel(&d->n_waiting, 1);
+    return status;
+}
+
 
 bool mt_driver_notify(mt_driver *d, uint64_t handle) {
     (void)d;

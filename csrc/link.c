@@ -97,7 +97,7 @@ static int frame_flush(mt_link *link) {
     mt_frame_link *self = (mt_frame_link *)link;
     mt_frame *frame = self->frame;
     if (frame == NULL) return MT_OK;
-    mt_frame_head head = {MT_FRAME_MAGIC, 0, frame->used};
+    mt_frame_head head = {MT_FRAME_MAGIC, self->flags, frame->used};
     memcpy(frame->data, &head, sizeof head);
     self->frame = NULL;
     return self->transport->send(self->transport, self->peer, frame);
@@ -136,7 +136,7 @@ static int frame_write(mt_link *link, const mt_part *parts, uint32_t n_parts, ui
 }
 
 void mti_frame_link_init(mt_frame_link *link, const mt_alloc *alloc, mt_transport *transport, uint32_t peer) {
-    *link = (mt_frame_link){{.alloc = alloc, .write = frame_write, .flush = frame_flush}, transport, peer, NULL};
+    *link = (mt_frame_link){{.alloc = alloc, .write = frame_write, .flush = frame_flush}, transport, peer, NULL, 0};
 }
 
 int mti_frame_open(mt_frame_reader *reader, const void *data, uint64_t size) {
@@ -144,6 +144,7 @@ int mti_frame_open(mt_frame_reader *reader, const void *data, uint64_t size) {
     if (size < sizeof head) return MT_E_RECORD;
     memcpy(&head, data, sizeof head);
     if (head.magic != MT_FRAME_MAGIC || head.size != size) return MT_E_RECORD;
+    reader->flags = head.flags;
     reader->at = (const unsigned char *)data + sizeof head;
     reader->end = (const unsigned char *)data + size;
     return MT_OK;

@@ -46,6 +46,7 @@ typedef struct mt_frame_link {
     mt_transport *transport;
     uint32_t peer;
     mt_frame *frame; /* being filled; NULL: none */
+    uint16_t flags;  /* MT_FRAME_* for the frames sent from now on */
 } mt_frame_link;
 
 void mti_frame_link_init(mt_frame_link *link, const mt_alloc *alloc, mt_transport *transport, uint32_t peer);
@@ -54,6 +55,7 @@ void mti_frame_link_init(mt_frame_link *link, const mt_alloc *alloc, mt_transpor
 typedef struct mt_frame_reader {
     const unsigned char *at;
     const unsigned char *end;
+    uint16_t flags;
 } mt_frame_reader;
 
 /* MT_E_RECORD: not a frame. */

@@ -309,6 +309,16 @@ void mt_sched_done(mt_sched *sched, const mt_assignment *what, uint64_t duration
     heap_refresh(sched, what->lane);
 }
 
+uint64_t mt_sched_least_load(const mt_sched *sched) {
+    if (sched->heap_size > 0) return load_of(&sched->lanes[sched->heap[0]]);
+    uint64_t least = UINT64_MAX; /* no lane has credit: each is in none of the heap's places */
+    for (uint64_t i = 0; i < sched->n_lanes; i++) {
+        const lane *l = &sched->lanes[i];
+        if (l->limits.slots > 0 && load_of(l) < least) least = load_of(l);
+    }
+    return least == UINT64_MAX ? 0 : least;
+}
+
 uint64_t mt_sched_ready(const mt_sched *sched) { return sched->ready; }
 
 uint64_t mt_sched_booked(const mt_sched *sched, uint32_t lane_index) { return sched->lanes[lane_index].booked; }

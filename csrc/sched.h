@@ -54,6 +54,8 @@ MT_EXPORT MT_MUST_CHECK int mt_sched_push(mt_sched *sched, uint64_t key, uint32_
 MT_EXPORT MT_MUST_CHECK int mt_sched_next(mt_sched *sched, mt_assignment *out);
 /* An assigned job has ended, or was not sent after all (`duration_ns` 0: nothing is learnt). */
 MT_EXPORT void mt_sched_done(mt_sched *sched, const mt_assignment *what, uint64_t duration_ns);
+/* Nanoseconds of work booked for each slot of the lane that has least; 0 when some lane with slots has none. */
+MT_EXPORT uint64_t mt_sched_least_load(const mt_sched *sched);
 MT_EXPORT uint64_t mt_sched_ready(const mt_sched *sched);
 MT_EXPORT uint64_t mt_sched_booked(const mt_sched *sched, uint32_t lane);
 MT_EXPORT uint32_t mt_sched_slots(const mt_sched *sched); /* of all lanes */
