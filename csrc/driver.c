@@ -67,7 +67,10 @@ mt_driver *mt_driver_new(const mt_driver_options *options) {
 
 void mt_driver_destroy(mt_driver *d) {
     if (d == NULL) return;
-    if (d->has_thread) (void)pthread_join(d->thread, NULL);
+    if (d->has_thread) {
+        mt_driver_stop(d, MT_STOP_NOW); /* no effect on one that has ended */
+        (void)pthread_join(d->thread, NULL);
+    }
     mt_message message;
     while (d->inbox != NULL && mt_inbox_pop_many(d->inbox, &message, 1) == 1) mti_driver_refuse_message(d, message);
     while (d->notified_first != NULL) {

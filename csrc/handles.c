@@ -8,8 +8,8 @@
 
 /* Waiters look for this long before they sleep: a short task answers within it. */
 #define SPIN_NS 40000
-/* Guards against an engine that ended between a look and a sleep. */
-#define SLICE_NS 500000000
+/* No sleep is longer: a signal that came just before it, or an engine that ended then, is noticed after this. */
+#define SLICE_NS 100000000
 
 static uint64_t now_ns(void) {
     struct timespec t;
@@ -64,7 +64,7 @@ static int push(mt_driver *d, uint64_t kind, void *pointer) {
             mti_gate_leave(&d->space_gate);
             continue;
         }
-        if (mti_gate_sleep(&d->space_gate, value, SLICE_NS) == MT_E_INTR) return MT_E_INTR;
+        if (mti_gate_sleep(&d->space_gate, value, SLICE_NS) != MT_OK) return MT_E_INTR;
     }
     mt_bell_ring(mti_local_bell(d->local));
     return MT_OK;
@@ -207,7 +207,7 @@ static int wait_for(mt_driver *d, mt_task *task, int64_t timeout_ns) {
         if (has_ended(d)) return mt_task_state(task) >= MT_FIRST_FINAL ? (int)mt_task_state(task) : MT_E_CLOSED;
         uint32_t word = mt_load_relaxed(&task->state);
         if ((word & MT_STATE_MASK) >= MT_FIRST_FINAL) break;
-        if (mti_futex_wait(&task->state, word, left, false) == MT_E_INTR) return MT_E_INTR;
+        if (mti_futex_wait(&task->state, word, left, false) != MT_OK) return MT_E_INTR;
     }
     return (int)mt_task_state(task);
 }
@@ -260,7 +260,7 @@ int mt_driver_next_notified(mt_driver *d, uint64_t *out, uint32_t n, int64_t tim
             mti_gate_leave(&d->notify_gate);
             return got > 0 ? got : last_look ? MT_E_CLOSED : MT_E_TIMEOUT;
         }
-        if (mti_gate_sleep(&d->notify_gate, value, left) == MT_E_INTR) return MT_E_INTR;
+        if (mti_gate_sleep(&d->notify_gate, value, left) != MT_OK) return MT_E_INTR; /* a signal, or the slice is over: the caller looks and calls again */
     }
 }
 
@@ -276,7 +276,7 @@ int mt_driver_wait_all(mt_driver *d, int64_t timeout_ns) {
             mti_gate_leave(&d->ended_gate);
             return all ? MT_OK : closed ? MT_E_CLOSED : MT_E_TIMEOUT;
         }
-        if (mti_gate_sleep(&d->ended_gate, value, left) == MT_E_INTR) return MT_E_INTR;
+        if (mti_gate_sleep(&d->ended_gate, value, left) != MT_OK) return MT_E_INTR; /* a signal, or the slice is over: the caller looks and calls again */
     }
 }
 
@@ -290,7 +290,7 @@ int mt_driver_join(mt_driver *d, int64_t timeout_ns) {
             if (left == 0 && !has_ended(d)) return MT_E_TIMEOUT;
             break;
         }
-        if (mti_gate_sleep(&d->ended_gate, value, left) == MT_E_INTR) return MT_E_INTR;
+        if (mti_gate_sleep(&d->ended_gate, value, left) != MT_OK) return MT_E_INTR; /* a signal, or the slice is over: the caller looks and calls again */
     }
     return MT_OK;
 }

@@ -82,7 +82,7 @@ class Engine:
         self._closed = False
         self.is_job = False  # made by `python -m mpitask`, which also ends it
         self.adoptions = 0  # blocks of load() that use a job's engine
-        self._finalizer = weakref.finalize(self, self._made.destroy)
+        weakref.finalize(self, self._made.destroy).atexit = False  # at exit _close_at_exit comes first, the kernel last
 
     def start(self) -> Engine:
         """Starts the engine thread; workers come up by themselves."""

@@ -133,6 +133,7 @@ class Future(concurrent.futures.Future[T]):
         error: BaseException
         state = lib.mt_driver_state(self._handle)
         if state == lib.MT_CANCELLED:
+            self._engine._raise_if_failed()
             return concurrent.futures.CancelledError(f"task {self.tid} was cancelled")
         tid = raw.cause if state == lib.MT_DEPENDENCY_FAILED else self.tid
         data = ffi.buffer(raw.data, raw.size) if raw.size else b""

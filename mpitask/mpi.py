@@ -213,9 +213,12 @@ class Job:
             },
         )
 
-    def leave(self) -> None:
-        """Ends MPI in order. Every rank must come here: after a loss leave the process with os._exit instead."""
-        self._mpi.Finalize()
+
+def leave() -> None:
+    """Ends MPI in order, if it was started. Every rank must come here: after a loss leave the process with os._exit instead."""
+    started = sys.modules.get("mpi4py.MPI")
+    if started is not None and started.Is_initialized() and not started.Is_finalized():
+        started.Finalize()
 
 
 def _load_mpi() -> Any:

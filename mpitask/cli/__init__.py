@@ -114,7 +114,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
             _leave(job, 0, clean=clean)
         engine = _start(config, workers, job)
     except ConfigurationError as error:
-        _complain(str(error))
+        _complain(str(error))  # found by every rank alike
+        mpi.leave()
         _exit_now(USAGE_ERROR)
     code = _run(engine, options)
     clean = engine.close(drop=True)
@@ -202,7 +203,7 @@ def _leave(job: mpi.Job | None, code: int, *, clean: bool) -> NoReturn:
         _exit_now(code or 1)
     if job is not None:
         _flush()
-        job.leave()
+        mpi.leave()
     sys.exit(code)
 
 

@@ -1,0 +1,1 @@
+"""What tests share: starting scripts as users do, with limits, and proof that nothing stays behind."""
