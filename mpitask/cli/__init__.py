@@ -116,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     except ConfigurationError as error:
         _complain(str(error))  # found by every rank alike
         mpi.leave()
-        _exit_now(USAGE_ERROR)
+        sys.exit(USAGE_ERROR)
     code = _run(engine, options)
     clean = engine.close(drop=True)
     _leave(job, code, clean=clean)
