@@ -1,7 +1,7 @@
 """Which declarations of the C core Python sees, and of which files it consists; setup.py compiles them.
 
-The declarations are read from the headers, between the lines `/* cffi:begin */` and `/* cffi:end */`: there is no second copy
-of them.
+The declarations are read from the headers, between the lines `/* cffi:begin */` and `/* cffi:end */`: there is
+no second copy of them.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from cffi import FFI
 
 ROOT = Path(__file__).resolve().parents[2]
 CORE = ROOT / "csrc"
+FLAGS = ["-std=gnu11", "-O2", "-g", "-fvisibility=hidden"]
 BEGIN, END = "/* cffi:begin */", "/* cffi:end */"
 
 
@@ -60,7 +61,7 @@ def make_builder() -> FFI:
         depends=[os.path.relpath(path, ROOT) for path in headers],
         define_macros=[("_GNU_SOURCE", "1")],
         # -iquote rather than -I: our sched.h must not hide the system's
-        extra_compile_args=["-iquote", os.path.relpath(CORE, ROOT), "-std=gnu11", "-O2", "-g", "-fvisibility=hidden"],
+        extra_compile_args=["-iquote", os.path.relpath(CORE, ROOT), *FLAGS],
         extra_link_args=["-pthread"],
     )
     return builder
