@@ -1,11 +1,11 @@
 """Builds the C core as the extension module mpitask.native._core.
 
 What Python sees of it is decided in mpitask/native/_build.py; here is how it is compiled: every file by
-itself, beside the others, and only when it or a header that it includes has changed. Our own files are held to
-every warning, the file that cffi generates to those that would mean a wrong declaration.
+itself, beside the others, and only when it or a header that it includes has changed. Our own files are held
+to every warning, the file that cffi generates to those that would mean a wrong declaration.
 
-Environment: MPITASK_WERROR=1 makes warnings errors (the Makefile sets it; a user's newer compiler must not stop
-an installation). MPITASK_SANITIZE=address,undefined adds those sanitizers. MPITASK_JOBS is the number of
+Environment: MPITASK_WERROR=1 makes warnings errors (the Makefile sets it; a user's newer compiler must not
+stop an installation). MPITASK_SANITIZE=address,undefined adds those sanitizers. MPITASK_JOBS is the number of
 compilers at a time (default: one for each core).
 """
 
@@ -32,7 +32,7 @@ JOBS = int(os.environ.get("MPITASK_JOBS", "0")) or len(os.sched_getaffinity(0))
 
 
 def is_current(output: Path, rules: Path) -> bool:
-    """Whether an object file is newer than its inputs, which the compiler has listed in `rules`, and the recipe."""
+    """Whether an object file is newer than its inputs, as the compiler listed them in `rules`, and the recipe."""
     if not (output.exists() and rules.exists()):
         return False
     made_ns = output.stat().st_mtime_ns

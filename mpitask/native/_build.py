@@ -1,7 +1,7 @@
 """Which declarations of the C core Python sees, and of which files it consists; setup.py compiles them.
 
-The declarations are read from the headers, between the lines `/* cffi:begin */` and `/* cffi:end */`: there is
-no second copy of them.
+The declarations are read from the headers, between the lines `/* cffi:begin */` and `/* cffi:end */`:
+there is no second copy of them.
 """
 
 from __future__ import annotations
