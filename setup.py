@@ -32,7 +32,7 @@ JOBS = int(os.environ.get("MPITASK_JOBS", "0")) or len(os.sched_getaffinity(0))
 
 
 def is_current(output: Path, rules: Path) -> bool:
-    """Whether an object file is newer than its inputs, as the compiler listed them in `rules`, and the recipe."""
+    """Whether an object file is newer than its inputs, which the compiler listed in `rules`, and setup."""
     if not (output.exists() and rules.exists()):
         return False
     made_ns = output.stat().st_mtime_ns
