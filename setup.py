@@ -21,8 +21,7 @@ STRICT = ["-Wall", "-Wextra", "-Wconversion"]
 if os.environ.get("MPITASK_WERROR") == "1":
     STRICT.append("-Werror")
 WRAPPER = [
-    f"-Werror={name}"
-    for name in ("incompatible-pointer-types", "int-conversion", "implicit-function-declaration")
+    f"-Werror={name}" for name in ("incompatible-pointer-types", "int-conversion", "implicit-function-declaration")
 ]
 RECIPE = ["setup.py", "mpitask/native/_build.py"]
 SANITIZE = []

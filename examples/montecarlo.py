@@ -1,4 +1,4 @@
-"""The mean of sin x / (x + cos^2 x) on [0, 1], by Monte Carlo: a thousand tasks and one that needs them all. Prints 0.3636."""
+"""The mean of sin x / (x + cos^2 x) on [0, 1], by Monte Carlo: 1000 tasks and one that needs all. Prints 0.3636."""
 
 import math
 import random

@@ -3,13 +3,13 @@
 Three encodings, told apart by a number that travels beside the bytes:
 
 - MARSHAL: tuples of plain scalars; a third of pickle's cost, and most calls of small tasks are nothing else.
-- PICKLE: pickle protocol 5. The standard pickler is tried first; what it cannot do (lambdas, closures, classes of the script) is left to
-  cloudpickle. A pickle that mentions `__main__` is made again by cloudpickle, which stores the definition itself: a worker has
-  another main module.
+- PICKLE: pickle protocol 5. The standard pickler is tried first; what it cannot do (lambdas, closures, classes of the
+  script) is left to cloudpickle. A pickle that mentions `__main__` is made again by cloudpickle, which stores the
+  definition itself: a worker has another main module.
 - BUFFERS: a pickle with its large buffers (arrays) behind it, so that they are copied once and not twice.
 
-Futures inside arguments, at any depth, pickle themselves as placeholders (`placeholder`) and report themselves to the collector of the call
-being made: no traversal of arguments is needed.
+Futures inside arguments, at any depth, pickle themselves as placeholders (`placeholder`) and report themselves to the
+collector of the call being made: no traversal of arguments is needed.
 
 Thread rule: all functions may be called from any thread; a collector and a resolver belong to the thread that set them.
 """
@@ -65,7 +65,9 @@ class _MainModule(Exception):  # noqa: N818 - a signal, not an error
 def placeholder(index: int) -> Any:
     """What a future has become in a pickle: unpickling calls this, and gets the future's value."""
     if _state.resolve is None:
-        raise SerializationError("these bytes refer to other tasks and can only be unpickled as the arguments of a task")
+        raise SerializationError(
+            "these bytes refer to other tasks and can only be unpickled as the arguments of a task"
+        )
     return _state.resolve(index)
 
 
@@ -88,8 +90,11 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
 
 def _dumps(obj: Any, buffers: list[pickle.PickleBuffer]) -> bytes:
-    def keep(buffer: pickle.PickleBuffer) -> bool | None:
-        return buffer.raw().nbytes < _OUT_OF_BAND_BYTES or buffers.append(buffer)
+    def keep(buffer: pickle.PickleBuffer) -> bool:
+        if buffer.raw().nbytes < _OUT_OF_BAND_BYTES:
+            return True
+        buffers.append(buffer)
+        return False
 
     try:
         data = pickle.dumps(obj, 5, buffer_callback=keep)
@@ -142,7 +147,7 @@ def encode_call(
     _state.collector = collector
     try:
         codec, parts = encode((args, kwargs) if kwargs else args)
-    except Exception as error:  # noqa: BLE001 - reducers are user code
+    except Exception as error:
         raise _blame(args, kwargs, error) from error
     finally:
         _state.collector = outer
@@ -202,7 +207,7 @@ def encode_function(fn: Callable[..., Any]) -> bytes:
     """
     try:
         codec, parts = encode(fn)
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         name = getattr(fn, "__qualname__", repr(fn))
         raise SerializationError(
             f"function {name} cannot be sent to workers: {type(error).__name__}: {error}; "
@@ -210,7 +215,8 @@ def encode_function(fn: Callable[..., Any]) -> bytes:
         ) from error
     if codec == PICKLE:
         return bytes(parts[0])
-    return cloudpickle.dumps(fn, 5)  # a function with large arrays in its closure: keep them inside
+    data: bytes = cloudpickle.dumps(fn, 5)  # a function with large arrays in its closure: keep them inside
+    return data
 
 
 class RemoteTraceback(Exception):  # noqa: N818 - shown as the cause of a task's exception, like the standard library's
@@ -225,7 +231,7 @@ class RemoteTraceback(Exception):  # noqa: N818 - shown as the cause of a task's
 
 
 def encode_exception(error: BaseException, skip_frames: int = 1) -> bytes:
-    """An exception with its traceback as text. One that does not survive pickling is replaced by a TaskError that quotes it."""
+    """An exception with its traceback as text; where pickling fails, a TaskError that quotes it."""
     frames = error.__traceback__
     for _ in range(skip_frames):
         frames = frames.tb_next if frames is not None else None
@@ -259,7 +265,9 @@ def decode_exception(data: Bytes) -> BaseException:
     try:
         error, text = pickle.loads(data)
     except Exception as failure:  # noqa: BLE001
-        return TaskError(f"the task failed, and its exception cannot be unpickled here: {type(failure).__name__}: {failure}")
+        return TaskError(
+            f"the task failed, and its exception cannot be unpickled here: {type(failure).__name__}: {failure}"
+        )
     if error.__cause__ is None:
         error.__cause__ = RemoteTraceback(text)
     result: BaseException = error

@@ -14,7 +14,8 @@ from mpitask.native import ffi, lib
 INBOX_CAPACITY = 1 << 14
 
 _ZYGOTE = (
-    "import sys, json; a = json.loads(sys.argv[1]); sys.path[:] = a[0]; from mpitask.worker.zygote import main; main(*a[1:])"
+    "import sys, json; a = json.loads(sys.argv[1]); sys.path[:] = a[0]; "
+    "from mpitask.worker.zygote import main; main(*a[1:])"
 )
 
 

@@ -1,7 +1,8 @@
 """The engine as Python sees it: start, submit, wait, end.
 
-One `Engine` is the root of a job: it owns the C driver with its thread. Futures keep their engine alive, so that their handles stay good after it has
-ended. There is at most one current engine in a process: the one that `load` made or that `python -m mpitask` has made.
+One `Engine` is the root of a job: it owns the C driver with its thread. Futures keep their engine alive, so that
+their handles stay good after it has ended. There is at most one current engine in a process: the one that `load` made
+or that `python -m mpitask` has made.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import atexit
 import concurrent.futures
 import logging
+import marshal
 import os
 import sys
 import threading
@@ -32,6 +34,7 @@ _log = logging.getLogger("mpitask")
 _FIRST_STATUS = 1 << 63  # a handle above is a status: see mt_driver_submit
 _NOTIFIED_AT_A_TIME = 256
 _CLOSE_LIMIT_S = 4.5  # the C side's own limit is 4 s
+
 
 class _Edges:
     """The futures met while the arguments of one call are pickled."""
@@ -106,7 +109,7 @@ class Engine:
         return max(1, self._workers, self.stats()["slots"])
 
     def function_id(self, fn: Callable[..., Any]) -> int:
-        """The id under which workers know a function; its code and what it captures are sent as they are at the first call."""
+        """A function's id at the workers; its code and what it captures are sent as they are at the first call."""
         try:
             return self._functions[fn]
         except KeyError:
@@ -197,7 +200,9 @@ class Engine:
             except EngineClosedError:
                 pass
             except Exception as failure:  # noqa: BLE001 - a value that cannot be pickled
-                promise.set_exception(SerializationError(f"the value of {source!r} cannot be sent to a task: {failure}"))
+                promise.set_exception(
+                    SerializationError(f"the value of {source!r} cannot be sent to a task: {failure}")
+                )
 
         future.add_done_callback(copy)
         return promise
@@ -233,7 +238,7 @@ class Engine:
         return int(stats.submitted - stats.ended)
 
     def stats(self) -> dict[str, int]:
-        """Counters of the engine: submitted, ended, slots, steps, sleeps, frames_in, frames_out, cpu_ns of its thread."""
+        """Counters: submitted, ended, slots, steps, sleeps, frames_in, frames_out, cpu_ns of the engine's thread."""
         stats = lib.mt_driver_stats_now(self._driver)
         names = ("submitted", "ended", "slots", "steps", "sleeps", "frames_in", "frames_out", "cpu_ns")
         return {name: int(getattr(stats, name)) for name in names}
@@ -266,7 +271,7 @@ class Engine:
     # -- ending --
 
     def close(self, *, drop: bool = False) -> bool:
-        """Ends the engine: after all tasks have finished, or, with `drop`, at once. Whether every process below has ended.
+        """Ends the engine: after all tasks, or, with `drop`, at once. Whether every process below has ended.
 
         Later calls do nothing. Takes at most 5 s once the tasks are done with.
         """
@@ -324,7 +329,7 @@ class Engine:
 
 _SCALARS = codec.SCALARS
 _MARSHAL = codec.MARSHAL
-_dumps = codec.marshal.dumps
+_dumps = marshal.dumps
 _submit = lib.mt_driver_submit
 
 _current: Engine | None = None
@@ -394,8 +399,8 @@ def current() -> Engine:
     engine = _current
     if engine is None:
         raise NoEngineError(
-            "no engine is running: put `with mpitask.load():` around the code that calls apps, or start the script with "
-            "`python -m mpitask script.py`"
+            "no engine is running: put `with mpitask.load():` around the code that calls apps, "
+            "or start the script with `python -m mpitask script.py`"
         )
     return engine
 
@@ -416,7 +421,8 @@ def _close_at_exit() -> None:
     for engine in list(_engines):
         if engine.unfinished and not engine.is_job:
             _log.warning(
-                "%d tasks were dropped because the program ended; `with mpitask.load():` waits for them", engine.unfinished
+                "%d tasks were dropped because the program ended; `with mpitask.load():` waits for them",
+                engine.unfinished,
             )
         engine.close(drop=True)
 

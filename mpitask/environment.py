@@ -9,7 +9,7 @@ LAUNCHER_PREFIXES = ("PMI_", "PMIX_", "OMPI_", "PRTE_", "HYDRA_", "MPI_LOCAL", "
 
 
 def scrub_launcher() -> None:
-    """Removes launcher variables, so that an MPI program started by a task does not take itself for a rank of this job."""
+    """Removes launcher variables, so that an MPI program started by a task does not think it is a rank of this job."""
     for name in list(os.environ):
         if name.startswith(LAUNCHER_PREFIXES):
             del os.environ[name]

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from mpitask import engine as _engine
 from mpitask.config import Config, make_config
 from mpitask.engine import Engine
+from mpitask.environment import usable_cores
 from mpitask.errors import ConfigurationError
 from mpitask.futures import Future
 
@@ -46,8 +47,8 @@ def _flatten(chunks: Iterator[list[T]]) -> Iterator[T]:
 class Executor(concurrent.futures.Executor):
     """A complete `concurrent.futures.Executor`. Any thread may call any method.
 
-    Under `python -m mpitask`, or inside `with mpitask.load():`, it uses that engine; otherwise it starts one of its own with
-    `max_workers` worker processes, which ends with it.
+    Under `python -m mpitask`, or inside `with mpitask.load():`, it uses that engine; otherwise it starts one of its
+    own with `max_workers` worker processes, which ends with it.
 
     Args:
         max_workers: worker processes; None: one for each core. No effect on an engine that is running already.
@@ -64,7 +65,7 @@ class Executor(concurrent.futures.Executor):
         if shared is None:
             options = {} if max_workers is None else {"workers": max_workers}
             made = make_config(config, options)
-            workers = _engine.usable_cores() if made.workers == "auto" else made.workers
+            workers = usable_cores() if made.workers == "auto" else made.workers
             inline = int(made.inline)
             self._engine = Engine(made, workers=0 if inline else workers, inline_workers=inline).start()
         else:
@@ -84,7 +85,8 @@ class Executor(concurrent.futures.Executor):
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         """Submits one call. Futures in the arguments, at any depth, are waited for and replaced by their values.
 
-        A plain function is sent to the workers once, as it is at its first call; any other callable goes with each call.
+        A plain function is sent to the workers once, as it is at its first call; any other callable goes with each
+        call.
 
         Raises:
             RuntimeError: after `shutdown`.

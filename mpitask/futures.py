@@ -1,9 +1,10 @@
 """The future of a task: a light handle on what the C core knows.
 
-A `Future` is a `concurrent.futures.Future`, so that `wait`, `as_completed`, `asyncio.wrap_future` and everything built on them work, but it holds no
-lock, no condition and no result until somebody asks. The core is asked for the state; a result stays bytes until `result()`.
-Only when code reaches for the standard library's inner parts (`_condition`, `_waiters`, ...) or adds a callback does the future
-become a full one (`_materialise`), kept up to date by the engine's notifier thread.
+A `Future` is a `concurrent.futures.Future`, so that `wait`, `as_completed`, `asyncio.wrap_future` and everything
+built on them work, but it holds no lock, no condition and no result until somebody asks. The core is asked for the
+state; a result stays bytes until `result()`. Only when code reaches for the standard library's inner parts
+(`_condition`, `_waiters`, ...) or adds a callback does the future become a full one (`_materialise`), kept up to date
+by the engine's notifier thread.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from mpitask import codec
 from mpitask.errors import DependencyError, EngineClosedError, WorkerLost
@@ -102,7 +103,7 @@ class Future(concurrent.futures.Future[T]):
             del error, self  # no cycle of traceback and exception
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """The exception with which the task ended, None when it gave a value. Waits and raises as `result` does when there is neither."""
+        """The exception with which the task ended, None when it gave a value. Waits and times out as `result` does."""
         raw = _value_of(self._handle)
         if not raw:
             self._wait(timeout)
@@ -162,7 +163,7 @@ class Future(concurrent.futures.Future[T]):
         return bool(lib.mt_driver_state(self._handle) == lib.MT_CANCELLED)
 
     def cancel(self) -> bool:
-        """Cancels the task unless it has been sent to a worker or has ended; tasks that need it fail. Whether it is cancelled now."""
+        """Cancels the task unless a worker has it or it has ended; tasks that need it fail. Whether it is cancelled."""
         return bool(lib.mt_driver_cancel(self._engine._driver, self._handle)) or self.cancelled()
 
     def task_status(self) -> str:
@@ -196,7 +197,7 @@ class Future(concurrent.futures.Future[T]):
     def _call(self, fn: Callable[[concurrent.futures.Future[T]], object]) -> None:
         try:
             fn(self)
-        except Exception:
+        except Exception:  # noqa: BLE001 - logged; the next callback must be called too
             _log.exception("a done-callback of %r raised", self)
 
     def __getattr__(self, name: str) -> Any:
@@ -210,7 +211,8 @@ class Future(concurrent.futures.Future[T]):
             inner = self.__dict__
             if "_condition" in inner:
                 return
-            inner.update(_state=PENDING, _result=None, _exception=None, _waiters=[], _done_callbacks=[])
+            inner.update(_state=PENDING, _result=None, _exception=None, _waiters=[])
+            self._done_callbacks: list[Callable[[concurrent.futures.Future[T]], object]] = []
             inner["_condition"] = threading.Condition()
             if not self._engine._watch(self._handle, self):
                 self._became_final()
@@ -234,12 +236,21 @@ class Future(concurrent.futures.Future[T]):
         for fn in callbacks:
             self._call(fn)
 
-    def _refuse(self, *_: object) -> Any:
-        raise TypeError("the state of a task's future is set by the engine; only Engine.promise() gives futures to be set")
+    def set_result(self, result: T) -> None:  # noqa: ARG002
+        """Raises TypeError: a task's value comes from its worker."""
+        _refuse()
 
-    set_result = _refuse
-    set_exception = _refuse
-    set_running_or_notify_cancel = _refuse
+    def set_exception(self, exception: BaseException | None) -> None:  # noqa: ARG002
+        """Raises TypeError: a task's value comes from its worker."""
+        _refuse()
+
+    def set_running_or_notify_cancel(self) -> bool:
+        """Raises TypeError: the engine decides when a task begins."""
+        _refuse()
+
+
+def _refuse() -> NoReturn:
+    raise TypeError("the state of a task's future is set by the engine; only Engine.promise() gives futures to be set")
 
 
 class Promise(Future[T]):

@@ -1,10 +1,11 @@
 """The border to MPI: the only module that imports mpi4py.
 
-It starts MPI, finds out whether the job is a real one, shakes hands along the tree, and gives the C core the addresses of the few calls that it
-needs. From then on no Python code calls MPI for the engine, until `leave`.
+It starts MPI, finds out whether the job is a real one, shakes hands along the tree, and gives the C core the
+addresses of the few calls that it needs. From then on no Python code calls MPI for the engine, until `leave`.
 
-The messages of the hand-shake are small pickles over the tree's edges: facts go up, the verdict and the settings come down. So a mixed
-job (another Python, another mpitask, another machine word) is refused with one message, by the root, before any task runs.
+The messages of the hand-shake are small pickles over the tree's edges: facts go up, the verdict and the settings come
+down. So a mixed job (another Python, another mpitask, another machine word) is refused with one message, by the root,
+before any task runs.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ _CALLS = {
     "get_count": "MPI_Get_count",
 }
 _MPICH_FAMILY = ("MPICH", "Intel MPI", "MVAPICH", "Cray MPICH")
-_REMEDY = "install one with `pip install 'mpitask[mpich]'`, or load your site's MPI module and make sure that mpi4py finds it"
+_REMEDY = (
+    "install one with `pip install 'mpitask[mpich]'`, or load your site's MPI module and make sure that mpi4py finds it"
+)
 
 
 def launched_size() -> int:
@@ -69,7 +72,7 @@ def find_mpiexec() -> str:
 
 
 def tree_neighbours(rank: int, size: int, fanout: int) -> tuple[int, list[int]]:
-    """Parent (-1 for rank 0) and children of a rank, in the tree where rank r's children are fanout*r + 1 ... fanout*r + fanout."""
+    """Parent (-1 for rank 0) and children of a rank: rank r's children are fanout*r + 1 ... fanout*r + fanout."""
     first = rank * fanout + 1
     return (-1 if rank == 0 else (rank - 1) // fanout), list(range(first, min(first + fanout, size)))
 
@@ -88,9 +91,9 @@ class Facts:
 
 
 def _boot_id() -> str:
-    """Identifies the running kernel, and so the node, together with its network name space (containers may share a kernel)."""
+    """Names the node: its running kernel and network name space (containers may share a kernel)."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return f"{boot}/{os.readlink('/proc/self/ns/pid')}/{platform.node()}"
+    return f"{boot}/{Path('/proc/self/ns/pid').readlink()}/{platform.node()}"
 
 
 def _facts(bell_fd: int) -> dict[str, Any]:
@@ -108,8 +111,9 @@ def _facts(bell_fd: int) -> dict[str, Any]:
 
 def _differences(mine: dict[str, Any], theirs: dict[str, Any], rank: int) -> list[str]:
     names = {"python": "Python", "mpitask": "mpitask", "machine": "machine"}
+    where = f"rank {rank} on {theirs.get('host')}"
     return [
-        f"rank {rank} on {theirs.get('host')} has {text} {theirs.get(key)}, its parent on {mine['host']} has {mine[key]}"
+        f"{where} has {text} {theirs.get(key)}, its parent on {mine['host']} has {mine[key]}"
         for key, text in names.items()
         if theirs.get(key) != mine[key]
     ]
@@ -139,18 +143,20 @@ class Job:
         _check_launcher(vendor, name)
         mpi.Init_thread(mpi.THREAD_MULTIPLE)
         if mpi.Query_thread() != mpi.THREAD_MULTIPLE:
-            raise ConfigurationError(f"{name} does not support MPI_THREAD_MULTIPLE, which mpitask needs: use another build of it")
+            raise ConfigurationError(
+                f"{name} does not support MPI_THREAD_MULTIPLE, which mpitask needs: use another build of it"
+            )
         world = mpi.COMM_WORLD
         if expected > 1 and world.Get_size() == 1:
             raise ConfigurationError(
-                f"the launcher has started {expected} processes, but each of them is alone: it does not belong to the MPI that "
-                f"mpi4py uses ({name}). Use that MPI's own mpiexec (here: {_known_mpiexec()}), or with Slurm the right "
-                "`srun --mpi=...` (see `srun --mpi=list`)"
+                f"the launcher has started {expected} processes, but each of them is alone: it does not belong to "
+                f"the MPI that mpi4py uses ({name}). Use that MPI's own mpiexec (here: {_known_mpiexec()}), "
+                "or with Slurm the right `srun --mpi=...` (see `srun --mpi=list`)"
             )
         return cls(mpi, world.Dup(), fanout)
 
     def local_agents(self) -> tuple[int, int]:
-        """(ranks of this node that run tasks, cores that they may use together); for rank 0 as if it ran none. Collective."""
+        """Ranks of this node that run tasks, and the cores they may use together; rank 0 counts as none. Collective."""
         local = self._comm.Split_type(self._mpi.COMM_TYPE_SHARED)
         runs_tasks = self.rank != 0 or self.size == 1
         cores = os.sched_getaffinity(0) if runs_tasks else set()
@@ -178,7 +184,9 @@ class Job:
             self._comm.send((mine, problems), dest=child, tag=TAG_HANDSHAKE)
         if problems:
             raise ConfigurationError(
-                "the ranks of this job do not fit together: " + "; ".join(problems) + ". Give all nodes the same environment"
+                "the ranks of this job do not fit together: "
+                + "; ".join(problems)
+                + ". Give all nodes the same environment"
             )
         transport = lib.mt_transport_mpi_new(self._table())
         if not transport:
@@ -215,7 +223,7 @@ class Job:
 
 
 def leave() -> None:
-    """Ends MPI in order, if it was started. Every rank must come here: after a loss leave the process with os._exit instead."""
+    """Ends MPI in order, if it was started. Every rank must come here; after a loss use os._exit instead."""
     started = sys.modules.get("mpi4py.MPI")
     if started is not None and started.Is_initialized() and not started.Is_finalized():
         started.Finalize()

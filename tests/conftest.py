@@ -47,7 +47,7 @@ def openmpi() -> MpiStack:
 
 
 def _shared_memory() -> set[str]:
-    return {name for name in os.listdir("/dev/shm") if name.startswith(("mpitask", "mpich_shm"))}
+    return {path.name for path in Path("/dev/shm").iterdir() if path.name.startswith(("mpitask", "mpich_shm"))}
 
 
 @pytest.fixture

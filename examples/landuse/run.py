@@ -2,8 +2,8 @@
 
 mpiexec -n 3 python -m mpitask examples/landuse/run.py [--image FILE] [--tile 64] [--out landuse-out] [--serial]
 
-The image is the one of the Summer Palace that the scikit-learn package ships. `--serial` runs the same functions in a plain loop, without the
-engine, and writes the same bytes.
+The image is the one of the Summer Palace that the scikit-learn package ships. `--serial` runs the same functions in a
+plain loop, without the engine, and writes the same bytes.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import steps
+
 from mpitask import python_app
 
 classify = python_app(steps.classify)
@@ -32,7 +33,9 @@ def packaged_image() -> Path:
     """Found without importing scikit-learn, which would take longer than the whole job."""
     spec = find_spec("sklearn")
     if spec is None or spec.origin is None:
-        give_up("the image comes with scikit-learn: pip install 'mpitask[examples]', or give your own with --image FILE")
+        give_up(
+            "the image comes with scikit-learn: pip install 'mpitask[examples]', or give your own with --image FILE"
+        )
     return Path(spec.origin).parent / "datasets" / "images" / "china.jpg"
 
 
@@ -71,7 +74,9 @@ def main() -> None:
         name, pixels, percent = line.split(",")
         print(f"{name:<12}{pixels:>10}{percent:>9}")
     how = "in a plain loop" if options.serial else f"as {2 * len(tiles) + 1} tasks"
-    print(f"{image.shape[1]} x {image.shape[0]} pixels, {len(tiles)} tiles, {how}, {time.perf_counter() - started:.2f} s")
+    print(
+        f"{image.shape[1]} x {image.shape[0]} pixels, {len(tiles)} tiles, {how}, {time.perf_counter() - started:.2f} s"
+    )
     print(options.out / "landuse.png")
     print(options.out / "landuse.csv")
 

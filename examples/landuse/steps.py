@@ -1,7 +1,8 @@
 """The steps of the land-use example: plain functions of arrays, with no trace of the engine.
 
-A pixel is described by its colour and by how rough its neighbourhood is; it gets the class whose typical description is nearest. The typical
-values were read off patches of the photograph (sky, lake, trees, roofs and walls, stone), each by hand.
+A pixel is described by its colour and by how rough its neighbourhood is; it gets the class whose typical description
+is nearest. The typical values were read off patches of the photograph (sky, lake, trees, roofs and walls, stone),
+each by hand.
 """
 
 from __future__ import annotations

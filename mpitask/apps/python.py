@@ -18,7 +18,8 @@ R = TypeVar("R")
 class PythonApp(Generic[P, R]):
     """A function whose calls are tasks. Any thread may call it.
 
-    The function, with what it captures, is sent to the workers as it is at the first call. The plain function is `__wrapped__`.
+    The function, with what it captures, is sent to the workers as it is at the first call. The plain function is
+    `__wrapped__`.
     """
 
     def __init__(self, fn: Callable[P, R], *, retries: int | None = None, priority: int = 0) -> None:
@@ -51,7 +52,7 @@ class PythonApp(Generic[P, R]):
 
     def __get__(self, instance: object, owner: type | None = None) -> Callable[..., Future[R]]:
         """As a method: the instance becomes the first argument."""
-        return self if instance is None else functools.partial(self, instance)  # type: ignore[arg-type, return-value]
+        return self if instance is None else functools.partial(self, instance)  # type: ignore[arg-type]
 
     def __reduce__(self) -> Any:
         return _rebuild, (self._fn, self._retries, self._priority)
@@ -74,9 +75,7 @@ def python_app(
 ) -> Callable[[Callable[P, R]], PythonApp[P, R]]: ...
 
 
-def python_app(
-    function: Callable[..., Any] | None = None, *, retries: int | None = None, priority: int = 0
-) -> Any:
+def python_app(function: Callable[..., Any] | None = None, *, retries: int | None = None, priority: int = 0) -> Any:
     """Makes an app of a function: `@python_app` or `@python_app(retries=2)`.
 
     Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import os
 import signal
@@ -55,14 +56,26 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("-n", dest="ranks", metavar="N", type=int, help="start `mpiexec -n N` with this command")
     parser.add_argument(
-        "--workers", metavar="W", default="auto", help="worker processes of each rank, or auto: one for each core (default)"
+        "--workers",
+        metavar="W",
+        default="auto",
+        help="worker processes of each rank, or auto: one for each core (default)",
     )
-    parser.add_argument("--inline", action="store_true", help="the ranks run tasks themselves, without worker processes")
     parser.add_argument(
-        "--progress", choices=("adaptive", "spin"), default="adaptive", help="how idle ranks wait: sleeping (default), or busy"
+        "--inline", action="store_true", help="the ranks run tasks themselves, without worker processes"
     )
     parser.add_argument(
-        "--fanout", metavar="K", type=int, default=mpi.DEFAULT_FANOUT, help=f"children of a rank (default {mpi.DEFAULT_FANOUT})"
+        "--progress",
+        choices=("adaptive", "spin"),
+        default="adaptive",
+        help="how idle ranks wait: sleeping (default), or busy",
+    )
+    parser.add_argument(
+        "--fanout",
+        metavar="K",
+        type=int,
+        default=mpi.DEFAULT_FANOUT,
+        help=f"children of a rank (default {mpi.DEFAULT_FANOUT})",
     )
     parser.add_argument("--version", action="version", version=f"mpitask {__version__}")
     parser.add_argument("script", help="the Python script")
@@ -99,7 +112,9 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         launched = mpi.launched_size()
         if options.ranks is not None:
             if launched > 0:
-                raise ConfigurationError("-n starts mpiexec itself: leave it out when mpiexec or srun runs this command")
+                raise ConfigurationError(
+                    "-n starts mpiexec itself: leave it out when mpiexec or srun runs this command"
+                )
             _become_mpiexec(options.ranks, sys.argv[1:] if argv is None else list(argv))
         _enter_script_folder(options)
         job = mpi.Job.join(options.fanout) if launched > 0 else None
@@ -185,10 +200,8 @@ def _code_of(error: SystemExit) -> int:
 
 def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
-        try:
+        with contextlib.suppress(OSError, ValueError):
             stream.flush()
-        except (OSError, ValueError):
-            pass
 
 
 def _exit_now(code: int) -> NoReturn:
@@ -211,7 +224,10 @@ def _become_mpiexec(ranks: int, argv: list[str]) -> NoReturn:
     mpiexec = mpi.find_mpiexec()
     at = argv.index("-n") if "-n" in argv else None
     rest = argv[:at] + argv[at + 2 :] if at is not None else [word for word in argv if not word.startswith("-n")]
-    defaults = {"PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe", "PRTE_MCA_hwloc_default_binding_policy": "none"}
+    defaults = {
+        "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
+        "PRTE_MCA_hwloc_default_binding_policy": "none",
+    }
     if os.geteuid() == 0:
         defaults |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
     for name, value in defaults.items():

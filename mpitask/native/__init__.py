@@ -5,12 +5,13 @@ Everything in C is reached as `lib.mt_...`; `check` turns its status codes into 
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 from mpitask.errors import EngineClosedError, InternalError, MpitaskError
 
 try:
-    from mpitask.native import _core
+    _core = importlib.import_module("mpitask.native._core")
 except ImportError as error:  # pragma: no cover - depends on how it was installed
     raise ImportError(
         f"the compiled part of mpitask cannot be loaded ({error}); build it with `make build` in a checkout, "

@@ -1,6 +1,7 @@
 """The loop that runs tasks: in a worker process, or in a thread of the rank (an inline worker).
 
-It relies on the C side for waiting, objects and the order of records; here is only what needs Python: unpickle, call, pickle.
+It relies on the C side for waiting, objects and the order of records; here is only what needs Python: unpickle, call,
+pickle.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ class Runner:
         check(lib.mt_worker_hello(self._worker), "greeting the engine")
         worker, call, functions = self._worker, self._call, self._functions
         next_record, answer = lib.mt_worker_next, lib.mt_worker_answer
+        args: Any = None
+        kwargs: Any = None
         buffer, loads, dumps, scalars = ffi.buffer, marshal.loads, marshal.dumps, codec.SCALARS
         while True:
             kind = next_record(worker, -1, call)

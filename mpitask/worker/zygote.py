@@ -1,8 +1,8 @@
 """The zygote: a small process, started fresh, that imports what workers need and then forks and reaps them.
 
-A rank itself must never fork (it has threads, and an MPI library). The zygote has one thread, no MPI and no user code, so its
-children start in a millisecond and share its memory. It reports each child's death to the engine at once.
-Every process dies with its parent: the zygote with the rank's engine thread, a worker with the zygote.
+A rank itself must never fork (it has threads, and an MPI library). The zygote has one thread, no MPI and no user
+code, so its children start in a millisecond and share its memory. It reports each child's death to the engine at
+once. Every process dies with its parent: the zygote with the rank's engine thread, a worker with the zygote.
 """
 
 from __future__ import annotations

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.processes import ROOT, Launcher, MpiStack
 from hypothesis import given
 from hypothesis import strategies as st
+
+from helpers.processes import ROOT, Launcher, MpiStack
 
 EXAMPLES = ROOT / "examples"
 sys.path.insert(0, str(EXAMPLES / "landuse"))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import mpitask
 import pytest
+
+import mpitask
 from mpitask import Config, ConfigurationError, NoEngineError, python_app
 
 

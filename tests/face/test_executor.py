@@ -9,8 +9,9 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import mpitask
 import pytest
+
+import mpitask
 from mpitask import Executor
 
 
@@ -43,7 +44,7 @@ def test_is_an_executor(executor: Executor) -> None:
 def test_submit(executor: Executor) -> None:
     assert executor.submit(square, 5).result() == 25
     assert executor.submit(pow, 2, exp=5).result() == 32
-    assert executor.submit(lambda: os.getpid()).result() != os.getpid()
+    assert executor.submit(os.getpid).result() != os.getpid()
     assert executor.submit("-".join, ["a", "b"]).result() == "a-b"
 
 

@@ -58,7 +58,10 @@ def marked_processes(mark: str) -> list[int]:
         if not entry.name.isdigit():
             continue
         try:
-            if needle in (entry / "environ").read_bytes() and (entry / "stat").read_text().rsplit(")")[1].split()[0] != "Z":
+            if (
+                needle in (entry / "environ").read_bytes()
+                and (entry / "stat").read_text().rsplit(")")[1].split()[0] != "Z"
+            ):
                 found.append(int(entry.name))
         except OSError:
             continue
@@ -160,7 +163,7 @@ class Launcher:
         plain: bool = False,
         command: Sequence[str] | None = None,
     ) -> Script:
-        """`python -m mpitask script` (n None), under mpiexec (n), or as `python script` (plain). `command` replaces all of it."""
+        """`python -m mpitask script`, under mpiexec with n, or as `python script` (plain). `command` replaces all."""
         python = str(mpi.python if mpi else LOCAL_PYTHON)
         if isinstance(source, Path):
             path = source

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 
 import pytest
+
 from helpers.processes import Launcher, MpiStack
 
 BUSY = """

@@ -1,0 +1,493 @@
+#include "loopback.h"
+
+#include <string.h>
+
+#include "engine.h"
+#include "segment.h"
+
+/* ---- the transport ---- */
+
+typedef struct parcel_frame {
+    mt_frame frame; /* first: a frame's address is its parcel's */
+    struct parcel_frame *next;
+    uint32_t from;
+    unsigned char data[];
+} parcel_frame;
+
+typedef struct loop_transport {
+    mt_transport base;
+    struct mt_world *world;
+    uint32_t rank;
+    parcel_frame *arrived, *last_arrived; /* in the order in which the world delivered them */
+} loop_transport;
+
+/* Frames from one rank to another that have not been delivered. */
+typedef struct wire {
+    uint32_t from, to;
+    parcel_frame *first, *last;
+} wire;
+
+typedef struct virtual_worker {
+    mt_ring_link out; /* the engine's side */
+    mt_ring *engine_up;
+    mt_ring *down, *up; /* the worker's side */
+    mt_segment_link memory;
+    uint32_t lane;
+    uint64_t started;
+    bool has_task;
+    uint64_t task_id, number, size, behaviour;
+} virtual_worker;
+
+typedef struct rank {
+    loop_transport transport;
+    mt_engine *engine;
+    void *segment;
+    virtual_worker *workers;
+    uint32_t n_workers;
+    mt_frame_link parent_link;
+    mt_joiner parent_joiner;
+    mt_frame_link *child_links;
+    mt_joiner *child_joiners;
+    uint32_t *child_lanes;
+    uint32_t first_child, n_children;
+    uint32_t parent;
+    uint32_t said_slots;
+} rank;
+
+struct mt_world {
+    const mt_alloc *alloc;
+    mt_world_options options;
+    uint64_t random;
+    rank *ranks;
+    wire *wires;
+    uint32_t n_wires;
+    uint64_t kills;
+    uint64_t quiet; /* steps in a row in which nothing happened */
+    uint32_t functions;
+};
+
+/* xorshift64*, by Vigna */
+static uint64_t draw(mt_world *w, uint64_t below) {
+    w->random ^= w->random >> 12;
+    w->random ^= w->random << 25;
+    w->random ^= w->random >> 27;
+    return (w->random * 2685821657736338717u >> 33) % below;
+}
+
+static int loop_get(mt_transport *base, mt_frame **out) {
+    loop_transport *t = (loop_transport *)base;
+    uint32_t capacity = t->world->options.frame_bytes;
+    if (draw(t->world, 8) == 0) return MT_E_AGAIN; /* as when too many sends are under way */
+    parcel_frame *p = mt_get(t->world->alloc, sizeof *p + capacity);
+    if (p == NULL) return MT_E_AGAIN;
+    *p = (parcel_frame){.frame = {p->data, capacity, 0}};
+    *out = &p->frame;
+    return MT_OK;
+}
+
+static int loop_send(mt_transport *base, uint32_t peer, mt_frame *frame) {
+    loop_transport *t = (loop_transport *)base;
+    parcel_frame *p = (parcel_frame *)frame;
+    p->from = t->rank;
+    p->next = NULL;
+    for (uint32_t i = 0; i < t->world->n_wires; i++) {
+        wire *x = &t->world->wires[i];
+        if (x->from != t->rank || x->to != peer) continue;
+        if (x->first == NULL) {
+            x->first = p;
+        } else {
+            x->last->next = p;
+        }
+        x->last = p;
+        return MT_OK;
+    }
+    return MT_E_PEER;
+}
+
+static int loop_receive(mt_transport *base, mt_arrival *out) {
+    loop_transport *t = (loop_transport *)base;
+    parcel_frame *p = t->arrived;
+    if (p == NULL) return MT_E_AGAIN;
+    t->arrived = p->next;
+    *out = (mt_arrival){p->frame.data, p->frame.used, p->from, p};
+    return MT_OK;
+}
+
+static void loop_release(mt_transport *base, const mt_arrival *arrival) {
+    mt_put(((loop_transport *)base)->world->alloc, arrival->token);
+}
+
+static uint32_t loop_in_flight(mt_transport *base) {
+    (void)base;
+    return 0;
+}
+
+static void loop_destroy(mt_transport *base) {
+    loop_transport *t = (loop_transport *)base;
+    while (t->arrived != NULL) {
+        parcel_frame *p = t->arrived;
+        t->arrived = p->next;
+        mt_put(t->world->alloc, p);
+    }
+}
+
+/* ---- building ---- */
+
+static int open_worker(mt_world *w, rank *r, uint32_t index) {
+    virtual_worker *v = &r->workers[index];
+    mti_link_clean_up(&v->out.base);
+    mt_ring *old_down = v->out.ring;
+    mt_ring_close(v->engine_up);
+    mt_ring_close(v->down);
+    mt_ring_close(v->up);
+    mt_ring_close(old_down);
+    v->memory = mti_segment_link_at(r->segment, index, w->options.ring_bytes);
+    mti_segment_format_link(&v->memory, w->options.ring_bytes);
+    mt_ring *ring = mt_ring_open(w->alloc, v->memory.down, w->options.ring_bytes);
+    v->engine_up = mt_ring_open(w->alloc, v->memory.up, w->options.ring_bytes);
+    v->down = mt_ring_open(w->alloc, v->memory.down, w->options.ring_bytes);
+    v->up = mt_ring_open(w->alloc, v->memory.up, w->options.ring_bytes);
+    mti_ring_link_init(&v->out, w->alloc, ring, v->memory.bell);
+    v->started = 0;
+    v->has_task = false;
+    if (ring == NULL || v->engine_up == NULL || v->down == NULL || v->up == NULL) return MT_E_NOMEM;
+    mt_rec hello = {sizeof hello, 1, MT_KIND_HELLO, 0, 1};
+    mt_part part = {&hello, sizeof hello};
+    uint64_t progress = 0;
+    int status = mt_ring_put(v->up, &part, 1, &progress);
+    (void)mt_ring_publish(v->up);
+    return status;
+}
+
+static int add_workers(mt_world *w, rank *r) {
+    for (uint32_t i = 0; i < r->n_workers; i++) {
+        int status = mt_engine_add_lane(r->engine, MT_ROLE_WORKER, &r->workers[i].out.base, &r->workers[i].lane);
+        if (status == MT_OK) status = open_worker(w, r, i);
+        if (status != MT_OK) return status;
+    }
+    return MT_OK;
+}
+
+static int build_rank(mt_world *w, uint32_t index) {
+    rank *r = &w->ranks[index];
+    const mt_world_options *o = &w->options;
+    uint64_t first = (uint64_t)index * o->fanout + 1;
+    r->first_child = first < o->ranks ? (uint32_t)first : o->ranks;
+    r->n_children = r->first_child + o->fanout <= o->ranks ? o->fanout : o->ranks - r->first_child;
+    r->parent = index == 0 ? 0 : (index - 1) / o->fanout;
+    r->n_workers = index > 0 || o->ranks == 1 ? o->workers : 0;
+    r->transport = (loop_transport){
+        {loop_get, loop_send, loop_receive, loop_release, loop_in_flight, loop_destroy}, w, index, NULL, NULL};
+    mti_frame_link_init(&r->parent_link, w->alloc, &r->transport.base, r->parent);
+    mti_joiner_init(&r->parent_joiner, w->alloc, UINT64_MAX / 4);
+    r->engine = mt_engine_new(w->alloc, r->n_workers + r->n_children, index == 0 ? NULL : &r->parent_link.base, "host");
+    r->workers = mti_get_zeroed(w->alloc, r->n_workers + 1u, sizeof(virtual_worker));
+    r->child_links = mti_get_zeroed(w->alloc, r->n_children + 1u, sizeof(mt_frame_link));
+    r->child_joiners = mti_get_zeroed(w->alloc, r->n_children + 1u, sizeof(mt_joiner));
+    r->child_lanes = mti_get_zeroed(w->alloc, r->n_children + 1u, sizeof(uint32_t));
+    uint64_t segment = mti_segment_size(r->n_workers + 1, o->ring_bytes);
+    r->segment = mti_get_zeroed(w->alloc, segment, 1);
+    if (r->engine == NULL || r->workers == NULL || r->child_links == NULL || r->child_joiners == NULL ||
+        r->child_lanes == NULL || r->segment == NULL) {
+        return MT_E_NOMEM;
+    }
+    for (uint32_t i = 0; i < r->n_children; i++) {
+        mti_frame_link_init(&r->child_links[i], w->alloc, &r->transport.base, r->first_child + i);
+        mti_joiner_init(&r->child_joiners[i], w->alloc, UINT64_MAX / 4);
+        int status = mt_engine_add_lane(r->engine, MT_ROLE_CHILD, &r->child_links[i].base, &r->child_lanes[i]);
+        if (status != MT_OK) return status;
+        w->wires[w->n_wires++] = (wire){.from = index, .to = r->first_child + i};
+        w->wires[w->n_wires++] = (wire){.from = r->first_child + i, .to = index};
+    }
+    return add_workers(w, r);
+}
+
+mt_world *mt_world_new(const mt_alloc *alloc, const mt_world_options *o, uint32_t functions) {
+    if (o->ranks == 0 || o->workers == 0 || o->fanout == 0 || o->frame_bytes < 256) return NULL;
+    if (mt_ring_footprint(o->ring_bytes) == 0) return NULL;
+    mt_world *w = mti_get_zeroed(alloc, 1, sizeof *w);
+    if (w == NULL) return NULL;
+    w->alloc = alloc;
+    w->options = *o;
+    w->random = o->seed * 2 + 1;
+    w->functions = functions;
+    w->ranks = mti_get_zeroed(alloc, o->ranks, sizeof(rank));
+    w->wires = mti_get_zeroed(alloc, 2u * o->ranks, sizeof(wire));
+    int status = w->ranks == NULL || w->wires == NULL ? MT_E_NOMEM : MT_OK;
+    for (uint32_t i = 0; i < o->ranks && status == MT_OK; i++) status = build_rank(w, i);
+    for (uint32_t id = 1; id <= functions && status == MT_OK; id++) {
+        mt_part bytes = {"function", 8};
+        mt_blob *blob = mt_blob_from_parts(alloc, &bytes, 1);
+        status = blob == NULL ? MT_E_NOMEM : mt_engine_add_object(w->ranks[0].engine, id, blob, MT_CODEC_PICKLE);
+        mt_blob_unref(blob);
+    }
+    if (status != MT_OK) {
+        mt_world_destroy(w);
+        return NULL;
+    }
+    return w;
+}
+
+static void destroy_rank(mt_world *w, rank *r) {
+    mt_engine_destroy(r->engine);
+    for (uint32_t i = 0; r->workers != NULL && i < r->n_workers; i++) {
+        virtual_worker *v = &r->workers[i];
+        mti_link_clean_up(&v->out.base);
+        mt_ring_close(v->out.ring);
+        mt_ring_close(v->engine_up);
+        mt_ring_close(v->down);
+        mt_ring_close(v->up);
+    }
+    mti_link_clean_up(&r->parent_link.base);
+    mt_put(w->alloc, r->parent_link.frame);
+    mti_joiner_clean_up(&r->parent_joiner);
+    for (uint32_t i = 0; r->child_links != NULL && i < r->n_children; i++) {
+        mti_link_clean_up(&r->child_links[i].base);
+        mt_put(w->alloc, r->child_links[i].frame);
+        mti_joiner_clean_up(&r->child_joiners[i]);
+    }
+    if (r->transport.world != NULL) loop_destroy(&r->transport.base);
+    mt_put(w->alloc, r->workers);
+    mt_put(w->alloc, r->child_links);
+    mt_put(w->alloc, r->child_joiners);
+    mt_put(w->alloc, r->child_lanes);
+    mt_put(w->alloc, r->segment);
+}
+
+void mt_world_destroy(mt_world *w) {
+    if (w == NULL) return;
+    for (uint32_t i = 0; w->ranks != NULL && i < w->options.ranks; i++) destroy_rank(w, &w->ranks[i]);
+    for (uint32_t i = 0; i < w->n_wires; i++) {
+        while (w->wires[i].first != NULL) {
+            parcel_frame *p = w->wires[i].first;
+            w->wires[i].first = p->next;
+            mt_put(w->alloc, p);
+        }
+    }
+    mt_put(w->alloc, w->ranks);
+    mt_put(w->alloc, w->wires);
+    mt_put(w->alloc, w);
+}
+
+/* ---- what the tests do ---- */
+
+int mt_world_submit(mt_world *w, mt_task *task) {
+    w->quiet = 0;
+    mt_task_ref(task);
+    return mt_engine_submit(w->ranks[0].engine, task);
+}
+
+void mt_world_cancelled(mt_world *w, mt_task *task) {
+    w->quiet = 0;
+    mt_task_ref(task);
+    mt_engine_cancelled(w->ranks[0].engine, task);
+}
+
+int mt_world_fulfil(mt_world *w, mt_task *task, uint64_t number) {
+    w->quiet = 0;
+    mt_part bytes = {&number, sizeof number};
+    mt_blob *blob = mt_blob_from_parts(w->alloc, &bytes, 1);
+    if (blob == NULL) return MT_E_NOMEM;
+    mt_task_ref(task);
+    mt_engine_fulfil(w->ranks[0].engine, task, MT_OUTCOME_OK, MT_CODEC_MARSHAL, blob);
+    mt_blob_unref(blob);
+    return MT_OK;
+}
+
+void mt_world_cancel_all(mt_world *w) {
+    w->quiet = 0;
+    mt_engine_cancel_all(w->ranks[0].engine);
+}
+
+void mt_world_drop_functions(mt_world *w) {
+    w->quiet = 0;
+    for (uint32_t id = 1; id <= w->functions; id++) mt_engine_drop_object(w->ranks[0].engine, id);
+}
+
+/* ---- events ---- */
+
+static int run_engine(mt_world *w, rank *r, uint64_t *moved) {
+    int status = mt_engine_dispatch(r->engine, moved);
+    if (status == MT_OK && r != w->ranks) {
+        uint32_t slots = mt_engine_stats_now(r->engine).slots;
+        if (slots != r->said_slots && draw(w, 4) == 0) {
+            r->said_slots = slots;
+            status = mt_engine_say_slots(r->engine, slots);
+            ++*moved;
+        }
+    }
+    for (uint32_t i = 0; i < r->n_workers && status == MT_OK; i++) status = mti_link_pump(&r->workers[i].out.base, moved);
+    for (uint32_t i = 0; i < r->n_children && status == MT_OK; i++) status = mti_link_pump(&r->child_links[i].base, moved);
+    if (status == MT_OK && r != w->ranks) status = mti_link_pump(&r->parent_link.base, moved);
+    uint32_t flags;
+    if (r == w->ranks) {
+        for (mt_task *task; (task = mt_engine_take_ended(r->engine, &flags)) != NULL;) mt_task_unref(task);
+    }
+    return status;
+}
+
+static int deliver(mt_world *w, wire *x) {
+    parcel_frame *p = x->first;
+    x->first = p->next;
+    p->next = NULL;
+    rank *to = &w->ranks[x->to];
+    bool from_parent = x->to != 0 && x->from == to->parent;
+    mt_joiner *joiner = from_parent ? &to->parent_joiner : &to->child_joiners[x->from - to->first_child];
+    mt_frame_reader reader;
+    int status = mti_frame_open(&reader, p->frame.data, p->frame.used);
+    mt_incoming incoming;
+    while (status == MT_OK && (status = mti_frame_next(&reader, joiner, &incoming)) == MT_OK) {
+        status = from_parent
+                     ? mt_engine_from_parent(to->engine, &incoming)
+                     : mt_engine_from_lane(to->engine, to->child_lanes[x->from - to->first_child], &incoming);
+    }
+    mt_put(w->alloc, p);
+    return status == MT_E_AGAIN ? MT_OK : status;
+}
+
+static int read_worker(rank *r, virtual_worker *v, uint64_t *moved) {
+    mt_incoming incoming;
+    int status = mti_ring_get(v->engine_up, &incoming);
+    if (status == MT_E_AGAIN) return MT_OK;
+    if (status != MT_OK) return status;
+    ++*moved;
+    status = mt_engine_from_lane(r->engine, v->lane, &incoming);
+    mt_ring_release(v->engine_up);
+    return status;
+}
+
+/* Takes a record: of a task it works out the answer at once and keeps it for a later step. */
+static int worker_take(virtual_worker *v, uint64_t *moved) {
+    const void *data;
+    uint64_t size;
+    int status = mt_ring_get(v->down, &data, &size);
+    if (status != MT_OK) return status == MT_E_AGAIN ? MT_OK : status;
+    ++*moved;
+    status = mt_record_check(data, size, MT_ROLE_PARENT);
+    const mt_rec_task *task = data;
+    if (status == MT_OK && task->rec.kind == MT_KIND_TASK) {
+        const mt_edge_ref *refs = (const mt_edge_ref *)(const void *)(task + 1);
+        const unsigned char *at = (const unsigned char *)(refs + task->rec.n);
+        uint64_t words[3], sum = 0, word;
+        for (uint32_t i = 0; i < task->rec.n; i++) {
+            if (refs[i].object != 0) { /* sent before; the tests make such a value's first word its size */
+                sum += refs[i].size;
+                continue;
+            }
+            memcpy(&word, at, sizeof word);
+            sum += word;
+            at += mti_pad8(refs[i].size);
+        }
+        memcpy(words, at, sizeof words);
+        v->number = words[0] + sum;
+        v->size = words[1];
+        v->behaviour = words[2];
+        v->task_id = task->rec.id;
+        v->has_task = true;
+        v->started++;
+    }
+    mt_ring_release(v->down);
+    return status;
+}
+
+static int worker_answer(mt_world *w, virtual_worker *v, uint64_t *moved) {
+    uint64_t size = v->behaviour == MT_WORLD_ERROR ? sizeof v->number : v->size;
+    uint64_t first = size > 4096 ? size : v->number; /* see worker_take */
+    unsigned char *body = mti_get_zeroed(w->alloc, size, 1);
+    if (body == NULL) return MT_E_NOMEM;
+    memcpy(body, &first, sizeof first);
+    mt_rec_result head = {{sizeof head + size, v->task_id, MT_KIND_RESULT, MT_CODEC_MARSHAL,
+                           v->behaviour == MT_WORLD_ERROR ? MT_OUTCOME_ERROR : MT_OUTCOME_OK},
+                          1000 + draw(w, 100000)};
+    mt_part parts[2] = {{&head, sizeof head}, {body, size}};
+    uint64_t progress = 0;
+    int status;
+    do { /* a full ring: the engine reads in between, as it would beside a real worker */
+        status = mt_ring_put(v->up, parts, 2, &progress);
+        (void)mt_ring_publish(v->up);
+        if (status != MT_E_AGAIN) break;
+        uint64_t n = 0;
+        rank *r = NULL;
+        for (uint32_t i = 0; i < w->options.ranks && r == NULL; i++) {
+            rank *candidate = &w->ranks[i];
+            if (v >= candidate->workers && v < candidate->workers + candidate->n_workers) r = candidate;
+        }
+        int read_status = r == NULL ? MT_E_INVAL : read_worker(r, v, &n);
+        if (read_status != MT_OK) status = read_status;
+    } while (status == MT_E_AGAIN);
+    mt_put(w->alloc, body);
+    v->has_task = false;
+    ++*moved;
+    return status;
+}
+
+static int kill_worker(mt_world *w, rank *r, uint32_t index) {
+    virtual_worker *v = &r->workers[index];
+    uint64_t n = 1;
+    int status = MT_OK;
+    while (n > 0 && status == MT_OK) { /* what it published before it died still counts */
+        n = 0;
+        status = read_worker(r, v, &n);
+    }
+    mt_lost why = {1, 9, MT_LOST_WORKER};
+    if (status == MT_OK) status = mt_engine_lane_lost(r->engine, v->lane, &why, v->started);
+    if (status == MT_OK) status = open_worker(w, r, index);
+    w->kills++;
+    return status;
+}
+
+static int random_event(mt_world *w, uint64_t *moved) {
+    rank *r = &w->ranks[draw(w, w->options.ranks)];
+    uint32_t index = r->n_workers == 0 ? 0 : (uint32_t)draw(w, r->n_workers);
+    virtual_worker *v = r->n_workers == 0 ? NULL : &r->workers[index];
+    if (v != NULL && w->options.kills_per_million > 0 && draw(w, 1000000) < w->options.kills_per_million) {
+        ++*moved;
+        return kill_worker(w, r, index);
+    }
+    switch (draw(w, 4)) {
+        case 0: return run_engine(w, r, moved);
+        case 1: {
+            if (w->n_wires == 0) return MT_OK;
+            wire *x = &w->wires[draw(w, w->n_wires)];
+            if (x->first == NULL) return MT_OK;
+            ++*moved;
+            return deliver(w, x);
+        }
+        case 2: return v == NULL ? MT_OK : read_worker(r, v, moved);
+        default:
+            if (v == NULL) return MT_OK;
+            return v->has_task ? worker_answer(w, v, moved) : worker_take(v, moved);
+    }
+}
+
+int mt_world_step(mt_world *w) {
+    uint64_t moved = 0;
+    int status = random_event(w, &moved);
+    for (uint32_t i = 0; i < w->options.ranks && status == MT_OK && moved > 0; i++) {
+        status = mt_engine_check(w->ranks[i].engine);
+    }
+    if (status != MT_OK) return status;
+    w->quiet = moved > 0 ? 0 : w->quiet + 1;
+    return w->quiet < 2000 + 200ull * w->options.ranks * (1 + w->options.workers);
+}
+
+uint64_t mt_world_outstanding(const mt_world *w) { return mt_engine_stats_now(w->ranks[0].engine).outstanding; }
+
+uint64_t mt_world_residue(const mt_world *w) {
+    uint64_t residue = 0;
+    for (uint32_t i = 0; i < w->options.ranks; i++) {
+        const rank *r = &w->ranks[i];
+        mt_engine_stats stats = mt_engine_stats_now(r->engine);
+        residue += stats.outstanding + stats.objects;
+        for (uint32_t k = 0; k < r->n_workers; k++) residue += r->workers[k].has_task + r->workers[k].out.base.backlog_bytes;
+    }
+    for (uint32_t i = 0; i < w->n_wires; i++) residue += w->wires[i].first != NULL;
+    return residue;
+}
+
+void mt_world_stop_killing(mt_world *w) {
+    if (w->options.kills_per_million > 0) w->quiet = 0;
+    w->options.kills_per_million = 0;
+}
+
+uint64_t mt_world_kills(const mt_world *w) { return w->kills; }
