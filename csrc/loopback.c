@@ -62,7 +62,6 @@ struct mt_world {
     wire *wires;
     uint32_t n_wires;
     uint64_t kills;
-    uint64_t quiet; /* steps in a row in which nothing happened */
     uint32_t functions;
 };
 
@@ -272,19 +271,16 @@ void mt_world_destroy(mt_world *w) {
 /* ---- what the tests do ---- */
 
 int mt_world_submit(mt_world *w, mt_task *task) {
-    w->quiet = 0;
     mt_task_ref(task);
     return mt_engine_submit(w->ranks[0].engine, task);
 }
 
 void mt_world_cancelled(mt_world *w, mt_task *task) {
-    w->quiet = 0;
     mt_task_ref(task);
     mt_engine_cancelled(w->ranks[0].engine, task);
 }
 
 int mt_world_fulfil(mt_world *w, mt_task *task, uint64_t number) {
-    w->quiet = 0;
     mt_part bytes = {&number, sizeof number};
     mt_blob *blob = mt_blob_from_parts(w->alloc, &bytes, 1);
     if (blob == NULL) return MT_E_NOMEM;
@@ -295,12 +291,10 @@ int mt_world_fulfil(mt_world *w, mt_task *task, uint64_t number) {
 }
 
 void mt_world_cancel_all(mt_world *w) {
-    w->quiet = 0;
     mt_engine_cancel_all(w->ranks[0].engine);
 }
 
 void mt_world_drop_functions(mt_world *w) {
-    w->quiet = 0;
     for (uint32_t id = 1; id <= w->functions; id++) mt_engine_drop_object(w->ranks[0].engine, id);
 }
 
@@ -436,8 +430,9 @@ static int kill_worker(mt_world *w, rank *r, uint32_t index) {
     return status;
 }
 
-static int random_event(mt_world *w, uint64_t *moved) {
-    rank *r = &w->ranks[draw(w, w->options.ranks)];
+/* `*out_rank`: the one whose engine took part. */
+static int random_event(mt_world *w, uint64_t *moved, rank **out_rank) {
+    rank *r = *out_rank = &w->ranks[draw(w, w->options.ranks)];
     uint32_t index = r->n_workers == 0 ? 0 : (uint32_t)draw(w, r->n_workers);
     virtual_worker *v = r->n_workers == 0 ? NULL : &r->workers[index];
     if (v != NULL && w->options.kills_per_million > 0 && draw(w, 1000000) < w->options.kills_per_million) {
@@ -451,6 +446,7 @@ static int random_event(mt_world *w, uint64_t *moved) {
             wire *x = &w->wires[draw(w, w->n_wires)];
             if (x->first == NULL) return MT_OK;
             ++*moved;
+            *out_rank = &w->ranks[x->to];
             return deliver(w, x);
         }
         case 2: return v == NULL ? MT_OK : read_worker(r, v, moved);
@@ -461,14 +457,16 @@ static int random_event(mt_world *w, uint64_t *moved) {
 }
 
 int mt_world_step(mt_world *w) {
+    const uint64_t rest = 500 + 100ull * w->options.ranks * (1 + w->options.workers);
     uint64_t moved = 0;
-    int status = random_event(w, &moved);
-    for (uint32_t i = 0; i < w->options.ranks && status == MT_OK && moved > 0; i++) {
-        status = mt_engine_check(w->ranks[i].engine);
+    for (uint64_t quiet = 0; moved == 0; quiet++) {
+        if (quiet > rest) return 0;
+        rank *r;
+        int status = random_event(w, &moved, &r);
+        if (status == MT_OK && moved > 0) status = mt_engine_check(r->engine);
+        if (status != MT_OK) return status;
     }
-    if (status != MT_OK) return status;
-    w->quiet = moved > 0 ? 0 : w->quiet + 1;
-    return w->quiet < 2000 + 200ull * w->options.ranks * (1 + w->options.workers);
+    return 1;
 }
 
 uint64_t mt_world_outstanding(const mt_world *w) { return mt_engine_stats_now(w->ranks[0].engine).outstanding; }
@@ -486,7 +484,6 @@ uint64_t mt_world_residue(const mt_world *w) {
 }
 
 void mt_world_stop_killing(mt_world *w) {
-    if (w->options.kills_per_million > 0) w->quiet = 0;
     w->options.kills_per_million = 0;
 }
 

@@ -45,7 +45,7 @@ MT_EXPORT MT_MUST_CHECK int mt_world_fulfil(mt_world *world, mt_task *task, uint
 MT_EXPORT void mt_world_cancel_all(mt_world *world);
 /* Gives up the functions' references. */
 MT_EXPORT void mt_world_drop_functions(mt_world *world);
-/* One random event. 1: something happened; 0: nothing can happen any more; negative: an engine refused or failed its check. */
+/* Random events until one has an effect. 1: it had; 0: nothing can happen any more; negative: an engine refused or failed its check. */
 MT_EXPORT MT_MUST_CHECK int mt_world_step(mt_world *world);
 /* Tasks that have not ended; jobs in all tables, records and frames under way, objects in all engines: 0 after everything is done and dropped. */
 MT_EXPORT uint64_t mt_world_outstanding(const mt_world *world);
