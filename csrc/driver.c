@@ -29,9 +29,10 @@
 #define FIRST_NAP_NS 20000
 #define LONGEST_NAP_NS 2000000
 /* With only bells to wait for: a guard, and the zygote is looked at this often. */
-#define GUARD_NAP_NS 50000000
-/* A bell may have been rung before the message-passing library shows the message. */
-#define NEAR_NAP_NS 5000000
+#define GUARD_NAP_NS 200000000
+/* A bell may have been rung before the message-passing library shows the message: the first nap on bells alone. Later ones
+ * grow up to the guard, for a machine full of idle ranks must be left in peace. */
+#define NEAR_NAP_NS 2000000
 /* From the order to stop until the engine ends whatever happens. */
 #define STOP_LIMIT_NS 4000000000u
 #define MESSAGES_AT_A_TIME 512u
@@ -315,10 +316,12 @@ static void end_thread(mt_driver *d) {
 /* ---- the loop ---- */
 
 static int64_t nap_length(mt_driver *d) {
-    bool polls = d->transport != NULL && (!d->all_peers_near || d->sends_in_flight > 0);
-    if (!polls && d->phase == PHASE_RUNNING) return d->transport != NULL ? NEAR_NAP_NS : GUARD_NAP_NS;
-    d->nap_ns = d->nap_ns == 0 ? FIRST_NAP_NS : d->nap_ns + d->nap_ns / 2;
-    if (d->nap_ns > LONGEST_NAP_NS) d->nap_ns = LONGEST_NAP_NS;
+    if (d->transport == NULL && d->phase == PHASE_RUNNING) return GUARD_NAP_NS;
+    bool polls = d->transport == NULL || !d->all_peers_near || d->sends_in_flight > 0 || d->phase != PHASE_RUNNING;
+    int64_t shortest = polls ? FIRST_NAP_NS : NEAR_NAP_NS, longest = polls ? LONGEST_NAP_NS : GUARD_NAP_NS;
+    d->nap_ns += d->nap_ns / 2;
+    if (d->nap_ns < shortest) d->nap_ns = shortest;
+    if (d->nap_ns > longest) d->nap_ns = longest;
     return d->nap_ns;
 }
 

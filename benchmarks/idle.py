@@ -1,0 +1,93 @@
+"""What an engine that has nothing to do costs: processor time of a job of 8 ranks, and how it slows its script down.
+
+    python benchmarks/idle.py --seconds 10
+
+Every process of the job is counted: the ranks, their workers, the launcher. The script first sleeps, then computes in
+plain Python; the same computation in the same process before the job starts its workers is not possible, so it is
+compared with a plain `python script.py`, the two taking turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+from start import mpiexec
+
+SCRIPT = """
+import sys, time
+from pathlib import Path
+
+def computation():
+    start = time.perf_counter()
+    total = 0
+    for i in range(3_000_000):
+        total += i & 7
+    return time.perf_counter() - start
+
+if sys.argv[1] != "plain":
+    from mpitask import python_app
+    @python_app
+    def noop(x):
+        return x
+    assert [f.result() for f in [noop(i) for i in range(100)]] == list(range(100))
+Path(sys.argv[2]).touch()
+while Path(sys.argv[2]).exists():
+    time.sleep(0.05)
+print(min(computation() for _ in range(5)), flush=True)
+"""
+
+
+def run(command: list[str], script: Path, way: str, seconds: float) -> tuple[float, float]:
+    """Processor seconds per second while the script sleeps, and its best time of the computation."""
+    flag = script.parent / "asleep"
+    with subprocess.Popen([*command, str(script), way, str(flag)], stdout=subprocess.PIPE, text=True) as process:
+        while not flag.exists():
+            assert process.poll() is None, "the job has ended early"
+            time.sleep(0.02)
+        everyone = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        time.sleep(1)  # what follows the last task: workers go to sleep
+        before, start = sum(sum(p.cpu_times()[:2]) for p in everyone), time.perf_counter()
+        time.sleep(seconds)
+        used = sum(sum(p.cpu_times()[:2]) for p in everyone) - before
+        elapsed = time.perf_counter() - start
+        flag.unlink()
+        assert process.stdout is not None
+        computation = float(process.stdout.readline())
+    assert process.returncode == 0
+    return used / elapsed, computation
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=5)
+    parser.add_argument("--ranks", type=int, default=8)
+    options = parser.parse_args()
+    job = [mpiexec(), "-n", str(options.ranks), sys.executable, "-m", "mpitask", "--workers", "1"]
+    used, slowdowns, sleeping = [], [], []
+    with tempfile.TemporaryDirectory() as folder:
+        script = Path(folder) / "script.py"
+        script.write_text(SCRIPT)
+        for _ in range(3):
+            base, plain = run([sys.executable], script, "plain", 1)
+            cores, busy = run(job, script, "mpitask", options.seconds)
+            used.append(cores)
+            sleeping.append(base)
+            slowdowns.append(busy / plain - 1)
+    result = {
+        "cores_used": statistics.median(used),
+        "cores_used_by_the_sleeping_script_alone": statistics.median(sleeping),
+        "script_slowdown": statistics.median(slowdowns),
+    }
+    print(json.dumps({"system": "mpitask", "case": "idle", "n": options.ranks, **result}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
