@@ -17,11 +17,12 @@ class Config:
     """The options of an engine. Immutable.
 
     Args:
-        workers: worker processes of each rank that runs tasks; "auto": one for each core that the ranks of a node
-        share. inline: the rank's own process runs the tasks, in one thread, instead of worker processes. A crash in a
-        task then ends the rank. progress: how an idle engine waits. "adaptive" sleeps; "spin" keeps a core busy and
-        answers a few microseconds sooner. retries: how often a task that failed, or whose worker died, is tried
-        again. ring_bytes: size of each of the two shared-memory rings of a worker; a power of two.
+        workers: worker processes of each rank that runs tasks; "auto": one for each core that its node has for it.
+        inline: the rank's own process runs the tasks, in one thread, instead of worker processes. A crash in a task
+            then ends the rank.
+        progress: how an idle engine waits. "adaptive" sleeps; "spin" keeps a core busy and answers sooner.
+        retries: how often a task that failed, or whose worker died, is tried again.
+        ring_bytes: size of each of the two shared-memory rings of a worker; a power of two.
 
     Raises:
         ConfigurationError: a value is out of its range; the message says what is allowed.
