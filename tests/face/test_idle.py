@@ -30,7 +30,6 @@ def test_a_script_that_waits_for_long_tasks_does_not_keep_the_engine_busy() -> N
         nap = mpitask.python_app(time.sleep)
         assert nap(0).result(timeout=10) is None
         future = nap(1.2)
-        before = engine.stats()
+        before = engine.stats()["steps"]
         assert future.result(timeout=10) is None
-        after = engine.stats()
-        assert after["cpu_ns"] - before["cpu_ns"] < 600_000_000
+        assert engine.stats()["steps"] - before < 10_000  # looking all the time gives a hundred times as many
