@@ -16,7 +16,7 @@
 /* How long an idle engine looks before it sleeps. */
 #define SPIN_NS 50000u
 /* While every lane has more than twice this much work booked, the engine sleeps for this long instead of looking at once: results
- * come in batches, and the core is the workers'. */
+ * come in batches, and the core is the workers'. Only until nothing has come for CALM_NS: then tasks are long, and each may ring. */
 #define BATCH_NAP_NS 50000
 /* Where nobody waits for an answer the same naps are taken for this long before the engine goes to sleep on its bell: whoever
  * submits one task after the other must not pay for a wake-up each time. */
@@ -333,7 +333,7 @@ static void rest(mt_driver *d) {
     uint64_t idle_ns = now - d->idle_since_ns;
     bool in_hurry = is_in_hurry(d, now);
     bool fed = mt_engine_work_ahead_ns(d->engine) > 2 * BATCH_NAP_NS;
-    if (d->options.spin == 0 && d->phase == PHASE_RUNNING && (fed || (!in_hurry && idle_ns < CALM_NS))) {
+    if (d->options.spin == 0 && d->phase == PHASE_RUNNING && idle_ns < CALM_NS && (fed || !in_hurry)) {
         struct timespec nap = {0, BATCH_NAP_NS};
         (void)nanosleep(&nap, NULL);
         return;
