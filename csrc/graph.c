@@ -101,7 +101,13 @@ static void settle(mt_graph *graph, mt_task *task, uint32_t state, const mt_valu
     task->value = *value;
     task->value_blob = kept;
     uint32_t flags;
+    uint32_t wanted = state;
     state = mti_task_publish(task, state, &flags);
+    if (state != wanted) { /* cancelled meanwhile: nobody else looks at the value of such a task */
+        mt_blob_unref(kept);
+        task->value = (mt_value){.outcome = MT_OUTCOME_CANCELLED};
+        task->value_blob = NULL;
+    }
     ++*count_of_state(graph, state);
     if (flags == 0) {
         mt_task_unref(task);

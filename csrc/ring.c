@@ -60,9 +60,11 @@ void mt_ring_close(mt_ring *ring) {
 static uint64_t space(mt_ring *ring, uint64_t wanted) {
     uint64_t room = ring->capacity - (ring->position - ring->other);
     if (room >= wanted) return room;
-    ring->other = mt_load_acquire(&ring->shared->read); /* pairs with the release in mt_ring_release */
-    uint64_t used = ring->position - ring->other;
-    return used <= ring->capacity ? ring->capacity - used : 0;
+    uint64_t read = mt_load_acquire(&ring->shared->read); /* pairs with the release in mt_ring_release */
+    uint64_t used = ring->position - read;
+    if (used > ring->capacity) return 0; /* garbage, now and whenever it is looked at again */
+    ring->other = read;
+    return ring->capacity - used;
 }
 
 static uint64_t contiguous(const mt_ring *ring) {
@@ -154,9 +156,10 @@ bool mt_ring_publish(mt_ring *ring) {
 int mti_ring_get(mt_ring *ring, mt_incoming *out) {
     for (;;) {
         if (ring->position == ring->other) {
-            ring->other = mt_load_acquire(&ring->shared->written); /* pairs with the release in mt_ring_publish */
-            if (ring->other == ring->position) return MT_E_AGAIN;
-            if (ring->other - ring->position > ring->capacity) return MT_E_RECORD;
+            uint64_t written = mt_load_acquire(&ring->shared->written); /* pairs with the release in mt_ring_publish */
+            if (written == ring->position) return MT_E_AGAIN;
+            if (written - ring->position > ring->capacity) return MT_E_RECORD;
+            ring->other = written;
         }
         const unsigned char *at = ring->shared->data + (ring->position & (ring->capacity - 1));
         uint32_t head[2];

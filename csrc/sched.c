@@ -28,8 +28,18 @@ typedef struct lane {
     uint64_t booked;
     uint64_t booked_ns;
     uint64_t booked_bytes;
-    uint32_t heap_at; /* NOT_IN_HEAP: it has no credit for the kind of job that was last offered */
+    uint32_t heap_at; /* NOT_IN_HEAP: no slots, or no credit for what was last refused */
 } lane;
+
+/* What a job asks of a lane. */
+typedef struct demand {
+    uint64_t mean_ns; /* 0: unknown, which is more than any number */
+    uint64_t cost_ns;
+    uint64_t bytes;
+} demand;
+
+/* Less than any job asks. */
+static const demand NOTHING = {1, 0, 0};
 
 typedef struct class_row {
     uint64_t mean_ns; /* 0: unknown */
@@ -48,12 +58,15 @@ struct mt_sched {
     class_row *classes;
     uint64_t n_classes, class_capacity;
     uint64_t ready;
+    demand refused; /* lanes with slots that are not in the heap have no credit for it */
     uint32_t slots;
 };
 
 mt_sched *mt_sched_new(const mt_alloc *alloc) {
     mt_sched *sched = mti_get_zeroed(alloc, 1, sizeof *sched);
-    if (sched != NULL) sched->alloc = alloc;
+    if (sched == NULL) return NULL;
+    sched->alloc = alloc;
+    sched->refused = NOTHING;
     return sched;
 }
 
@@ -256,11 +269,16 @@ int mt_sched_push(mt_sched *sched, uint64_t key, uint32_t class_index, int32_t p
     return MT_OK;
 }
 
-static bool has_credit(const lane *l, uint64_t mean_ns, uint64_t cost_ns, uint64_t bytes) {
-    if (l->booked > 0 && l->booked_bytes + bytes > l->limits.max_bytes) return false;
+static bool has_credit(const lane *l, const demand *d) {
+    if (l->booked > 0 && l->booked_bytes + d->bytes > l->limits.max_bytes) return false;
     if (l->booked < l->limits.slots) return true;
-    if (mean_ns == 0 || l->booked >= (uint64_t)l->limits.slots * l->limits.max_ahead) return false;
-    return l->booked_ns + cost_ns <= l->limits.horizon_ns * l->limits.slots;
+    if (d->mean_ns == 0 || l->booked >= (uint64_t)l->limits.slots * l->limits.max_ahead) return false;
+    return l->booked_ns + d->cost_ns <= l->limits.horizon_ns * l->limits.slots;
+}
+
+/* Whether a lane that has no credit for `b` has none for `a` either. */
+static bool asks_as_much(const demand *a, const demand *b) {
+    return a->cost_ns >= b->cost_ns && a->bytes >= b->bytes && (a->mean_ns == 0 || b->mean_ns != 0);
 }
 
 int mt_sched_next(mt_sched *sched, mt_assignment *out) {
@@ -269,22 +287,29 @@ int mt_sched_next(mt_sched *sched, mt_assignment *out) {
     while (l->count == 0) l++;
     ready_job job = l->jobs[l->first];
     uint64_t mean_ns = sched->classes[job.class_index].mean_ns;
-    uint64_t cost_ns = mean_ns == 0 ? UNKNOWN_NS : mean_ns;
+    demand wanted = {mean_ns, mean_ns == 0 ? UNKNOWN_NS : mean_ns, job.bytes};
+    if (!asks_as_much(&wanted, &sched->refused)) { /* happens when a job of higher priority, or news of its class, has come */
+        for (uint32_t i = 0; i < sched->n_lanes; i++) {
+            if (sched->lanes[i].heap_at == NOT_IN_HEAP) heap_refresh(sched, i);
+        }
+        sched->refused = NOTHING;
+    }
     while (sched->heap_size > 0) {
         uint32_t index = sched->heap[0];
         lane *chosen = &sched->lanes[index];
-        if (!has_credit(chosen, mean_ns, cost_ns, job.bytes)) {
-            heap_remove(sched, index); /* until something of it is given back */
+        if (!has_credit(chosen, &wanted)) {
+            heap_remove(sched, index); /* until something of it is given back, or a job asks for less */
+            sched->refused = wanted;
             continue;
         }
         l->first = (l->first + 1) & (l->capacity - 1);
         l->count--;
         sched->ready--;
         chosen->booked++;
-        chosen->booked_ns += cost_ns;
+        chosen->booked_ns += wanted.cost_ns;
         chosen->booked_bytes += job.bytes;
         heap_down(sched, 0);
-        *out = (mt_assignment){job.key, cost_ns, job.bytes, index, job.class_index};
+        *out = (mt_assignment){job.key, wanted.cost_ns, job.bytes, index, job.class_index};
         return MT_OK;
     }
     return MT_E_AGAIN;
@@ -310,9 +335,8 @@ void mt_sched_done(mt_sched *sched, const mt_assignment *what, uint64_t duration
 }
 
 uint64_t mt_sched_least_load(const mt_sched *sched) {
-    if (sched->heap_size > 0) return load_of(&sched->lanes[sched->heap[0]]);
-    uint64_t least = UINT64_MAX; /* no lane has credit: each is in none of the heap's places */
-    for (uint64_t i = 0; i < sched->n_lanes; i++) {
+    uint64_t least = UINT64_MAX; /* of all lanes: the heap holds only those with credit */
+    for (uint64_t i = 0; i < sched->n_lanes && least > 0; i++) {
         const lane *l = &sched->lanes[i];
         if (l->limits.slots > 0 && load_of(l) < least) least = load_of(l);
     }
