@@ -66,6 +66,7 @@ run: build
 
 test: build $(SECOND_VENV)
 	$(PY) -m pytest -m 'not long' $(PYTEST_FLAGS)
+	$(MAKE) --no-print-directory asan
 
 test-long: build $(SECOND_VENV)
 	$(PY) -m pytest $(PYTEST_FLAGS)
@@ -95,16 +96,16 @@ asan: $(VENV)/.ready
 	$(PY) -P -m pytest -p no:faulthandler -p no:cacheprovider -m 'not long and not compiles' -q $(ASAN_TESTS) $(PYTEST_FLAGS)
 	$(PY) tests/helpers/leaks.py build/asan/log
 
-# ThreadSanitizer: the stress programs, each with the whole core. It wants a fixed address layout where the system allows that.
+# ThreadSanitizer: the stress programs, each with the whole core (tests/stress builds and runs them too).
 STRESS := $(patsubst tests/stress/%.c,build/tsan/%,$(wildcard tests/stress/*.c))
-build/tsan/%: tests/stress/%.c $(CORE) $(HEADERS)
+TSAN_CORE := $(CORE:csrc/%.c=build/tsan/core/%.o)
+build/tsan/core/%.o: csrc/%.c $(HEADERS)
 	@mkdir -p $(@D)
-	$(CC) $(C_FLAGS) -O1 -fsanitize=thread $(filter %.c,$^) -o $@
+	$(CC) $(C_FLAGS) -O1 -fsanitize=thread -c $< -o $@
+build/tsan/%: tests/stress/%.c $(wildcard tests/stress/*.h) $(TSAN_CORE)
+	$(CC) $(C_FLAGS) -O1 -fsanitize=thread $(filter %.c %.o,$^) -o $@
 tsan: $(STRESS)
-	@fixed=$$(setarch -R true 2>/dev/null && echo setarch -R); \
-	for program in $(STRESS); do \
-		echo "$$program"; TSAN_OPTIONS=halt_on_error=1 $$fixed $$program || exit 1; \
-	done
+	@for program in $(STRESS); do TSAN_OPTIONS=halt_on_error=1 $$program || exit 1; done
 
 bench: build
 	$(PY) benchmarks/run.py --json build/benchmarks.json
