@@ -9,7 +9,7 @@
 /* Waiters look for this long before they sleep: a short task answers within it. */
 #define SPIN_NS 40000
 /* No sleep is longer: a signal that came just before it, or an engine that ended then, is noticed after this. */
-#define SLICE_NS 100000000
+#define SLICE_NS 1000000000
 
 static uint64_t now_ns(void) {
     struct timespec t;

@@ -209,7 +209,10 @@ static int read_worker(mt_local *local, uint32_t index, uint32_t limit, uint64_t
     mt_incoming incoming;
     int status = MT_OK;
     uint32_t n = 0;
-    while (n < limit && (status = mti_ring_get(w->up, &incoming)) == MT_OK) {
+    while (n < limit) {
+        status = mti_ring_get(w->up, &incoming);
+        if (status == MT_E_NOMEM) status = MT_E_RECORD; /* it announces more bytes than there is memory: that ends it, not us */
+        if (status != MT_OK) break;
         n++;
         if (incoming.size >= sizeof(mt_rec) && ((const mt_rec *)incoming.data)->kind == MT_KIND_HELLO) {
             w->said_hello = true;

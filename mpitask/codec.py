@@ -80,12 +80,27 @@ def reduce_future(future: concurrent.futures.Future[Any]) -> tuple[Callable[[int
     return placeholder, (_state.collector.index_of(future),)
 
 
+def _file_of(_: int, file: Any) -> Any:
+    """What the future of a file has become: the task it comes from is a dependency, its value is not needed."""
+    return file
+
+
+def reduce_data_future(
+    parent: concurrent.futures.Future[Any], file: Any
+) -> tuple[Callable[[int, Any], Any], tuple[int, Any]]:
+    """For `__reduce__` of futures of files."""
+    if _state.collector is None:
+        raise TypeError("a future can be pickled only as an argument of a task; a task must return a File instead")
+    return _file_of, (_state.collector.index_of(parent), file)
+
+
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     """cloudpickle's, and futures of any kind become placeholders."""
 
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, concurrent.futures.Future):
-            return reduce_future(obj)
+            own = type(obj).__reduce__ is not object.__reduce__
+            return obj.__reduce__() if own else reduce_future(obj)
         return super().reducer_override(obj)
 
 

@@ -138,11 +138,11 @@ class Engine:
             if handle < _FIRST_STATUS:
                 return Future(self, handle)
             self._raise_status(handle)
-        return self._call_with(fn_id, args, kwargs, priority, retries)
+        return Future(self, self._submit_with(fn_id, args, kwargs, priority, retries))
 
-    def _call_with(
+    def _submit_with(
         self, fn_id: int, args: tuple[Any, ...], kwargs: dict[str, Any], priority: int, retries: int
-    ) -> Future[Any]:
+    ) -> int:
         edges = _Edges(self)
         kind, parts = codec.encode_call(args, kwargs, edges)
         c_parts = ffi.new("mt_part[]", len(parts))
@@ -157,8 +157,12 @@ class Engine:
                 self._driver, fn_id, kind, c_parts, len(parts), handles, len(futures), priority, retries
             )
             if handle < _FIRST_STATUS:
-                return Future(self, handle)
+                return int(handle)
             self._raise_status(handle)
+
+    def submit_handle(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> int:
+        """Submits one call and gives the bare handle, with one reference that is the caller's. For futures."""
+        return self._submit_with(self.function_id(fn), args, {}, 0, 0)
 
     def _raise_status(self, handle: int) -> None:
         """Raises for a status in place of a handle; returns when the call should be made again."""

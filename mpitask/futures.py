@@ -9,13 +9,13 @@ by the engine's notifier thread.
 
 from __future__ import annotations
 
-import asyncio
 import concurrent.futures
 import logging
 import marshal
+import operator
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -44,6 +44,7 @@ _LOST_WHAT = {lib.MT_LOST_WORKER: "worker", lib.MT_LOST_RANK: "rank", lib.MT_LOS
 _MARSHAL = codec.MARSHAL
 _OK = lib.MT_OUTCOME_OK
 _materialise_lock = threading.Lock()
+_lift_lock = threading.RLock()  # an item of an item
 _value_of, _release_handle = lib.mt_driver_value, lib.mt_driver_release
 _buffer, _loads = ffi.buffer, marshal.loads
 
@@ -58,10 +59,19 @@ _UNSET = _Unset()
 class Future(concurrent.futures.Future[T]):
     """The future result of a task. Any thread may call any method. Made by apps and executors only.
 
-    It can be awaited, and given as an argument (at any depth) to further apps.
+    It can be awaited, and given as an argument (at any depth) to further apps. `future[key]` and `future.name` (public
+    names) are futures of the result's item or attribute: a task fetches it when somebody asks.
     """
 
     __slots__ = ("_engine", "_handle", "_value")
+
+    outputs: Sequence[DataFuture] = ()
+    """The files that the call makes."""
+    stdout: Any = None
+    """Where the call's standard output goes, as it was asked for; None: nowhere in particular."""
+    stderr: Any = None
+    task_record: Mapping[str, Any] | None = None
+    """What is known of a call that the core does not run by itself (memoised, joined, retried by a handler)."""
 
     def __init__(self, engine: Engine, handle: int) -> None:
         self._engine = engine
@@ -179,6 +189,8 @@ class Future(concurrent.futures.Future[T]):
         return f"<mpitask.Future of task {self.tid}: {self.task_status()}>"
 
     def __await__(self) -> Generator[Any, None, T]:
+        import asyncio  # heavy, and most programs do without
+
         return asyncio.wrap_future(self).__await__()
 
     def __reduce__(self) -> Any:
@@ -201,10 +213,33 @@ class Future(concurrent.futures.Future[T]):
             _log.exception("a done-callback of %r raised", self)
 
     def __getattr__(self, name: str) -> Any:
-        if name not in _INNER:
+        if name in _INNER:
+            self._materialise()
+            return self.__dict__[name]
+        if name.startswith("_"):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        self._materialise()
-        return self.__dict__[name]
+        return LiftedFuture(self, getattr, name)
+
+    def __getitem__(self, key: Any) -> LiftedFuture:
+        return LiftedFuture(self, operator.getitem, key)
+
+    __iter__ = None  # how many items there are is not known yet
+
+    def why(self) -> str:
+        """In words: what the task waits for, or why it failed, with the chain of causes."""
+        if not self.done():
+            return f"task {self.tid} is {self.task_status()}"
+        try:
+            error = self.exception()
+        except concurrent.futures.CancelledError:
+            return f"task {self.tid} was cancelled"
+        if error is None:
+            return f"task {self.tid} is done"
+        lines, link = [f"task {self.tid} failed: {type(error).__name__}: {error}"], error.__cause__
+        while link is not None and not isinstance(link, codec.RemoteTraceback):
+            lines.append(f"because of {type(link).__name__}: {link}")
+            link = link.__cause__
+        return "\n".join(lines)
 
     def _materialise(self) -> None:
         with _materialise_lock:
@@ -253,6 +288,94 @@ def _refuse() -> NoReturn:
     raise TypeError("the state of a task's future is set by the engine; only Engine.promise() gives futures to be set")
 
 
+class LiftedFuture(Future[Any]):
+    """Item or attribute of a future's result. The task that fetches it is submitted at the first use of this future."""
+
+    __slots__ = ("_fetch", "_key", "_source", "_task_handle")
+
+    def __init__(self, source: Future[Any], fetch: Callable[[Any, Any], Any], key: Any) -> None:
+        self._source, self._fetch, self._key = source, fetch, key
+        self._task_handle: int | None = None
+        super().__init__(source._engine, 0)
+
+    @property
+    def _handle(self) -> int:
+        if self._task_handle is None:
+            with _lift_lock:
+                if self._task_handle is None:
+                    self._task_handle = self._engine.submit_handle(self._fetch, (self._source, self._key))
+        return self._task_handle
+
+    @_handle.setter
+    def _handle(self, handle: int) -> None:
+        pass
+
+    def __del__(self) -> None:
+        if getattr(self, "_task_handle", None) is not None:
+            super().__del__()
+
+    def __repr__(self) -> str:
+        what = f"[{self._key!r}]" if self._fetch is operator.getitem else f".{self._key}"
+        if self._task_handle is None:
+            return f"<mpitask.Future {self._source!r}{what}: not asked for yet>"
+        return super().__repr__()
+
+
+class DataFuture(concurrent.futures.Future[Any]):
+    """The future of a file: done when what makes the file is done; its result is the `File`.
+
+    As an argument of an app it is a dependency, and the function gets the `File`. Any thread may call any method.
+    """
+
+    def __init__(self, parent: Future[Any], file: Any) -> None:
+        super().__init__()
+        self.parent = parent
+        self.file_obj = file
+        parent.add_done_callback(self._parent_done)
+
+    def _parent_done(self, parent: concurrent.futures.Future[Any]) -> None:
+        try:
+            error = parent.exception()
+        except concurrent.futures.CancelledError:
+            super().cancel()
+            super().set_running_or_notify_cancel()
+            return
+        if error is None:
+            self.set_result(self.file_obj)
+        else:
+            self.set_exception(error)
+
+    @property
+    def tid(self) -> int:
+        """Number of the task that makes the file."""
+        return self.parent.tid
+
+    @property
+    def filepath(self) -> str:
+        """Path of the file, wherever it is used."""
+        return str(self.file_obj.filepath)
+
+    @property
+    def filename(self) -> str:
+        """As `filepath`."""
+        return self.filepath
+
+    def cancel(self) -> bool:
+        """Cancels the task that makes the file, if it can be."""
+        return self.parent.cancel()
+
+    def __repr__(self) -> str:
+        return f"<mpitask.DataFuture of {self.file_obj!r} by task {self.tid}: {self.parent.task_status()}>"
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        import asyncio  # heavy, and most programs do without
+
+        return asyncio.wrap_future(self).__await__()
+
+    def __reduce__(self) -> Any:
+        return codec.reduce_data_future(self.parent, self.file_obj)
+
+
 class Promise(Future[T]):
     """A future that is not a task: somebody outside the engine gives it its value. Tasks may depend on it."""
 
@@ -268,6 +391,17 @@ class Promise(Future[T]):
         if exception is None:
             raise TypeError("set_exception() needs an exception")
         self._fulfil(lib.MT_OUTCOME_ERROR, codec.PICKLE, codec.encode_exception(exception, 0))
+
+    def forward(self, source: Future[T]) -> None:
+        """Ends it as `source` has ended; the bytes are copied as they are."""
+        raw = _value_of(source._handle)
+        if not raw:
+            self._fulfil(lib.MT_OUTCOME_CANCELLED, codec.NONE, b"")
+            return
+        status = lib.mt_driver_fulfil(
+            self._engine._driver, self._handle, raw.outcome, raw.codec, raw.data or b"", raw.size
+        )
+        check(status, "setting a future")
 
     def _fulfil(self, outcome: int, kind: int, data: bytes) -> None:
         driver = self._engine._driver

@@ -22,6 +22,8 @@ LAYERS = [
     {"futures"},
     {"driver", "mpi", "worker"},
     {"codec", "config"},
+    {"staging", "memo"},
+    {"files"},
     {"native"},
     {"errors", "environment", "_version"},
 ]

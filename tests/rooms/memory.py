@@ -6,12 +6,16 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any
 
+import pytest
 from hypothesis import settings
 
 from mpitask.native import ffi, lib
 
 OK = lib.MT_OK
 NEVER = 0
+
+# Hypothesis makes a failing example smaller for up to five minutes; a hanging one must end all the same.
+SHRINKING_TAKES_LONG = pytest.mark.timeout(400)
 
 
 def exact(raw: bytes) -> Any:

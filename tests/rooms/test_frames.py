@@ -9,9 +9,11 @@ from functools import partial
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from memory import OK, Memory, each_allocation_failing, exact, same_every_time
+from memory import OK, SHRINKING_TAKES_LONG, Memory, each_allocation_failing, exact, same_every_time
 
 from mpitask.native import ffi, lib
+
+pytestmark = SHRINKING_TAKES_LONG
 
 PARENT, CHILD, WORKER, ZYGOTE = lib.MT_ROLE_PARENT, lib.MT_ROLE_CHILD, lib.MT_ROLE_WORKER, lib.MT_ROLE_ZYGOTE
 ROLES = [PARENT, CHILD, WORKER, ZYGOTE]

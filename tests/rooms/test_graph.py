@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from memory import OK, Memory, each_allocation_failing, same_every_time
+from memory import OK, SHRINKING_TAKES_LONG, Memory, each_allocation_failing, same_every_time
 
 from mpitask.native import ffi, lib
+
+pytestmark = SHRINKING_TAKES_LONG
 
 WAITING, READY, ASSIGNED = lib.MT_WAITING, lib.MT_READY, lib.MT_ASSIGNED
 DONE, FAILED, CANCELLED = lib.MT_DONE, lib.MT_FAILED, lib.MT_CANCELLED
@@ -176,7 +178,7 @@ class Model:
             task.place = "settled"
             task.state = CANCELLED if task.state == CANCELLED else state
             task.value = None if task.state == CANCELLED else value
-            task.hands_on = value
+            task.hands_on = value if task.state == state else NEVER_RUN
             if task.flags:
                 group.append((task.number, task.flags))
             if task.state != DONE:
@@ -286,9 +288,7 @@ class GraphAgainstModel(RuleBasedStateMachine):
     @rule(rng=randoms, times=st.integers(1, 4), outcome=st.sampled_from([SUCCESS, ERROR, LOST, DROPPED]))
     def finish(self, rng: Random, times: int, outcome: int) -> None:
         for _ in range(times):
-            taken = self.model.at("taken") + [t for t in self.model.at("waiting") if t.promise]
-            # those that were cancelled meanwhile: test_a_promise_cancelled_before_it_is_fulfilled_...
-            open_ones = [t for t in taken if t.state != CANCELLED]
+            open_ones = self.model.at("taken") + [t for t in self.model.at("waiting") if t.promise]
             settled = [t for t in self.model.at("settled") if t.mine][:3]
             if open_ones or settled:
                 self._finish(rng, rng.choice(open_ones * 3 + settled), outcome)
@@ -303,7 +303,7 @@ class GraphAgainstModel(RuleBasedStateMachine):
                     task.state = ASSIGNED
                     self._finish(rng, task, rng.choices([SUCCESS, ERROR], [20, 1])[0])
             for task in self.model.at("waiting"):
-                if task.promise and task.state != CANCELLED and rng.random() < 0.5:
+                if task.promise and rng.random() < 0.5:
                     self._finish(rng, task, SUCCESS)
 
     @rule(rng=randoms, again=st.booleans())
@@ -320,7 +320,9 @@ class GraphAgainstModel(RuleBasedStateMachine):
     @rule(rng=randoms, tell=st.booleans())
     def cancel(self, rng: Random, tell: bool) -> None:
         if mine := [task for task in self.model.tasks if task.mine]:
-            task = rng.choice(mine)
+            waited_for = {k for task in self.model.at("waiting") for k in task.edges}
+            rewarding = [task for task in mine if task.place != "settled" and task.number in waited_for]
+            task = rng.choice(mine + rewarding * 3)
             can = task.state in (WAITING, READY)
             assert lib.mt_task_try_cancel(task.handle) == can
             if can:

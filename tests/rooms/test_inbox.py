@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from memory import OK, Memory, each_allocation_failing, same_every_time
+from memory import OK, SHRINKING_TAKES_LONG, Memory, each_allocation_failing, same_every_time
 
 from mpitask.native import ffi, lib
+
+pytestmark = SHRINKING_TAKES_LONG
 
 AGAIN = lib.MT_E_AGAIN
 Message = tuple[int, int]

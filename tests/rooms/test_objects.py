@@ -9,9 +9,11 @@ from functools import partial
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from memory import OK, Memory, each_allocation_failing, same_every_time
+from memory import OK, SHRINKING_TAKES_LONG, Memory, each_allocation_failing, same_every_time
 
 from mpitask.native import ffi, lib
+
+pytestmark = SHRINKING_TAKES_LONG
 
 STALE, INVALID = lib.MT_E_STALE, lib.MT_E_INVAL
 FIRST_CAPACITY = 64

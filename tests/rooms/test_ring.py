@@ -12,9 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from memory import OK, Memory, each_allocation_failing, same_every_time
+from memory import OK, SHRINKING_TAKES_LONG, Memory, each_allocation_failing, same_every_time
 
 from mpitask.native import ffi, lib
+
+pytestmark = SHRINKING_TAKES_LONG
 
 AGAIN, BROKEN, INVALID = lib.MT_E_AGAIN, lib.MT_E_RECORD, lib.MT_E_INVAL
 FIRST, LAST, PAD = lib.MT_PIECE_FIRST, lib.MT_PIECE_LAST, lib.MT_PIECE_PAD

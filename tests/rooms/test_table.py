@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from memory import OK, Memory, each_allocation_failing, same_every_time
+from memory import OK, SHRINKING_TAKES_LONG, Memory, each_allocation_failing, same_every_time
 
 from mpitask.native import ffi, lib
+
+pytestmark = SHRINKING_TAKES_LONG
 
 SENTINEL = 0xDEAD
 
