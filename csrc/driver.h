@@ -74,6 +74,10 @@ MT_EXPORT uint64_t mt_driver_new_object_id(mt_driver *driver);
 /* Root, any thread. A handle, or a status as 2^64 + code (any value above 2^63): MT_E_CLOSED, MT_E_NOMEM, MT_E_INTR (full inbox and a signal). All bytes
  * are copied. */
 MT_EXPORT uint64_t mt_driver_submit(mt_driver *driver, uint64_t fn, uint32_t codec, const uint8_t *data, uint64_t size);
+/* The same with edges (handles), priority and retries. */
+MT_EXPORT uint64_t mt_driver_submit_edges(mt_driver *driver, uint64_t fn, uint32_t codec, const uint8_t *data,
+                                          uint64_t size, const uint64_t *edges, uint32_t n_edges, int32_t priority,
+                                          uint32_t retries);
 /* The same with everything: the arguments in parts, edges (handles), priority, retries. */
 MT_EXPORT uint64_t mt_driver_submit_with(mt_driver *driver, uint64_t fn, uint32_t codec, const mt_part *parts,
                                          uint32_t n_parts, const uint64_t *edges, uint32_t n_edges, int32_t priority,

@@ -29,6 +29,7 @@
 #define MT_CODEC_PICKLE 2
 #define MT_CODEC_BUFFERS 3 /* a pickle with out-of-band buffers behind it */
 #define MT_CODEC_LOST 4    /* an mt_lost, then the host's name */
+#define MT_CODEC_FLAT 5    /* arguments: marshalled scalars, with an ellipsis for each value of another task */
 #define MT_CODEC_KWARGS 16 /* bit: (args, kwargs) rather than args alone */
 
 /* How a task ended: `n` of a RESULT record. */

@@ -6,6 +6,7 @@ Three encodings, told apart by a number that travels beside the bytes:
 - PICKLE: pickle protocol 5. The standard pickler is tried first; what it cannot do (lambdas, closures, classes of the
   script) is left to cloudpickle. A pickle that mentions `__main__` is made again by cloudpickle, which stores the
   definition itself: a worker has another main module.
+- FLAT: as MARSHAL, with futures among the scalars: each has become an ellipsis, in the order of the dependencies.
 - BUFFERS: a pickle with its large buffers (arrays) behind it, so that they are copied once and not twice.
 
 Futures inside arguments, at any depth, pickle themselves as placeholders (`placeholder`) and report themselves to the
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import io
+import itertools
 import marshal
 import pickle
 import struct
@@ -30,7 +32,7 @@ import cloudpickle
 
 from mpitask.errors import SerializationError, TaskError
 
-NONE, MARSHAL, PICKLE, BUFFERS, LOST = 0, 1, 2, 3, 4
+NONE, MARSHAL, PICKLE, BUFFERS, LOST, FLAT = 0, 1, 2, 3, 4, 5
 KWARGS = 16
 """Bit: the bytes are (args, kwargs) and not args alone."""
 
@@ -206,6 +208,9 @@ def decode(codec: int, data: Bytes) -> Any:
 
 def decode_call(codec: int, data: Bytes, resolve: Callable[[int], Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The (args, kwargs) of a call; `resolve` gives the value of dependency i."""
+    if codec == FLAT:
+        numbers = itertools.count()
+        return tuple(resolve(next(numbers)) if arg is ... else arg for arg in marshal.loads(data)), {}
     _state.resolve = resolve
     try:
         decoded = decode(codec, data)

@@ -138,6 +138,17 @@ class Engine:
             if handle < _FIRST_STATUS:
                 return Future(self, handle)
             self._raise_status(handle)
+        if not kwargs and _FLAT.issuperset(map(type, args)):
+            futures = [arg for arg in args if type(arg) is Future]
+            if all([future._engine is self for future in futures]):
+                data = _dumps(tuple([... if type(arg) is Future else arg for arg in args]), 2)
+                edges = [future._handle for future in futures]
+                handle = _submit_edges(
+                    self._driver, fn_id, codec.FLAT, data, len(data), edges, len(edges), priority, retries
+                )
+                if handle < _FIRST_STATUS:
+                    return Future(self, handle)
+                self._raise_status(handle)
         return Future(self, self._submit_with(fn_id, args, kwargs, priority, retries))
 
     def _submit_with(
@@ -332,9 +343,10 @@ class Engine:
 
 
 _SCALARS = codec.SCALARS
+_FLAT = _SCALARS | {Future}
 _MARSHAL = codec.MARSHAL
 _dumps = marshal.dumps
-_submit = lib.mt_driver_submit
+_submit, _submit_edges = lib.mt_driver_submit, lib.mt_driver_submit_edges
 
 _current: Engine | None = None
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
