@@ -231,7 +231,7 @@ def test_a_dying_worker_costs_its_own_task_only(way: str) -> None:
     started = time.monotonic()
     with pytest.raises(WorkerLost) as caught:
         doomed.result(timeout=10)
-    assert time.monotonic() - started < 1.0
+    assert time.monotonic() - started < 5.0  # a few milliseconds, on a machine that is not busy
     assert caught.value.task == doomed.tid
     assert caught.value.host
     assert caught.value.exit_status == (3 if way == "exit" else None)
@@ -264,31 +264,41 @@ def test_retries() -> None:
         python_app(retries=2)(fail.__wrapped__)("always").result(timeout=10)
 
 
-def test_priority() -> None:
-    blockers = [nap(0.2) for _ in range(2)]
+@python_app
+def hold(gate: str) -> str:
+    """Keeps its worker until the gate exists."""
+    while not os.path.exists(gate):  # noqa: PTH110
+        time.sleep(0.005)
+    return gate
+
+
+def test_priority(tmp_path: Path) -> None:
+    blockers = [hold(str(tmp_path / "gate")) for _ in range(2)]
     order: list[str] = []
     low = python_app(lambda: time.sleep(0.02), priority=-1)
     high = python_app(lambda: time.sleep(0.02), priority=5)
     futures = [low() for _ in range(4)] + [high() for _ in range(4)]
     for i, future in enumerate(futures):
         future.add_done_callback(lambda _, name="low" if i < 4 else "high": order.append(name))
+    (tmp_path / "gate").touch()
     concurrent.futures.wait(futures + blockers, timeout=10)
     assert sorted(order[:4]) == ["high"] * 4 or order.index("low") >= 3
 
 
-def test_timeout_and_state() -> None:
-    future = nap(0.3)
+def test_timeout_and_state(tmp_path: Path) -> None:
+    future = hold(str(tmp_path / "gate"))
     with pytest.raises(TimeoutError, match=r"has not ended within 0\.05 s"):
         future.result(timeout=0.05)
     assert not future.done()
     assert "Future of task" in repr(future)
-    assert future.result() == 0.3
+    (tmp_path / "gate").touch()
+    assert future.result(timeout=10) == str(tmp_path / "gate")
     assert future.done()
     assert not future.cancel()
 
 
-def test_cancel() -> None:
-    blockers = [nap(0.3) for _ in range(2)]
+def test_cancel(tmp_path: Path) -> None:
+    blockers = [hold(str(tmp_path / "gate")) for _ in range(2)]
     queued = [nap(5) for _ in range(10)]
     dependent = echo(queued[-1])
     done: list[bool] = []
@@ -299,7 +309,8 @@ def test_cancel() -> None:
         queued[0].result(timeout=1)
     with pytest.raises(DependencyError, match="CancelledError"):
         dependent.result(timeout=5)
-    assert [f.result(timeout=5) for f in blockers] == [0.3, 0.3]
+    (tmp_path / "gate").touch()
+    assert [f.result(timeout=10) for f in blockers] == [str(tmp_path / "gate")] * 2
     deadline = time.monotonic() + 5
     while not done and time.monotonic() < deadline:
         time.sleep(0.01)
