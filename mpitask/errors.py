@@ -8,6 +8,7 @@ MpitaskError
 │   ├── DependencyError       it was not run, because a task that it needs failed
 │   └── WorkerLost            the process that ran it died
 ├── SerializationError        something cannot be pickled or unpickled; says what
+├── StagingError              a file cannot be brought where it is needed (mpitask.staging)
 └── InternalError             a bug in mpitask
 
 A task that raises an exception of its own fails with that exception, not with one of these. Cancelled tasks raise
