@@ -6,8 +6,17 @@ MpitaskError
 ├── EngineClosedError         the engine has ended
 ├── TaskError                 a task did not give a result
 │   ├── DependencyError       it was not run, because a task that it needs failed
-│   └── WorkerLost            the process that ran it died
+│   ├── JoinError             a join_app returned futures, and one of those failed
+│   ├── WorkerLost            the process that ran it died
+│   └── AppError              an app broke a rule of its kind, or a limit
+│       ├── AppTimeout        it ran longer than its walltime
+│       ├── BashExitFailure   its command ended with a status other than 0
+│       ├── AppBadFormatting  a bash_app's function raised IndexError: its format string does not fit
+│       ├── BashAppNoReturn   a bash_app's function raised AttributeError instead of returning a command
+│       ├── MissingOutputs    its command made not all of its outputs
+│       └── BadStdStreamFile  a file for its standard output or error cannot be opened
 ├── SerializationError        something cannot be pickled or unpickled; says what
+├── BadCheckpoint             a checkpoint is missing or damaged (mpitask.memo)
 ├── StagingError              a file cannot be brought where it is needed (mpitask.staging)
 └── InternalError             a bug in mpitask
 
@@ -67,12 +76,115 @@ class DependencyError(TaskError):
         self.root = root
         self.__cause__ = root
 
+    @property
+    def dependent_exceptions_tids(self) -> list[tuple[BaseException, str]]:
+        """The exception behind it and the name of its task."""
+        return [(self.root, f"task {self.cause}")]
+
+    @property
+    def task_id(self) -> int:
+        """As `task`."""
+        return self.task
+
     def __str__(self) -> str:
         through = "" if self.via == self.cause else f", through task {self.via}"
         return (
             f"task {self.task} was not run: it needs the result of task {self.cause}{through}, which failed with "
             f"{type(self.root).__name__}: {self.root}"
         )
+
+
+class JoinError(TaskError):
+    """A join_app returned futures, and some of them failed.
+
+    Attributes:
+        task: number of the joining task.
+        failures: (exception, task) of each that failed; the first is `__cause__`.
+    """
+
+    def __init__(self, task: int, failures: list[tuple[BaseException, str]]) -> None:
+        super().__init__(task, failures)
+        self.task = task
+        self.failures = failures
+        self.__cause__ = failures[0][0]
+
+    @property
+    def dependent_exceptions_tids(self) -> list[tuple[BaseException, str]]:
+        """As `failures`."""
+        return self.failures
+
+    @property
+    def task_id(self) -> int:
+        """As `task`."""
+        return self.task
+
+    def __str__(self) -> str:
+        error, task = self.failures[0]
+        others = f" (and {len(self.failures) - 1} others)" if len(self.failures) > 1 else ""
+        return f"task {self.task} joins {task}{others}, which failed with {type(error).__name__}: {error}"
+
+
+class AppError(TaskError):
+    """An app broke a rule of its kind, or a limit."""
+
+
+class AppTimeout(AppError):  # noqa: N818 - the field's name for it
+    """An app ran longer than its walltime."""
+
+
+class BashExitFailure(AppError):  # noqa: N818 - the field's name for it
+    """The command of a bash_app ended with a status other than 0.
+
+    Attributes:
+        app_name: name of the function.
+        exitcode: what the command returned; negative: the signal that killed it.
+        stderr_tail: the last lines that it wrote to its standard error.
+    """
+
+    def __init__(self, app_name: str, exitcode: int, stderr_tail: str = "") -> None:
+        super().__init__(app_name, exitcode, stderr_tail)
+        self.app_name = app_name
+        self.exitcode = exitcode
+        self.stderr_tail = stderr_tail
+
+    def __str__(self) -> str:
+        how = f"with unix exit code {self.exitcode}"
+        if self.exitcode < 0:
+            try:
+                how = f"by {signal.Signals(-self.exitcode).name} (exit code {self.exitcode})"
+            except ValueError:
+                how = f"by signal {-self.exitcode} (exit code {self.exitcode})"
+        tail = f"; the end of its standard error:\n{self.stderr_tail}" if self.stderr_tail else ""
+        return f"bash_app {self.app_name} failed {how}{tail}"
+
+
+class AppBadFormatting(AppError):  # noqa: N818 - the field's name for it
+    """The function of a bash_app raised IndexError, as a format string does that does not fit its arguments."""
+
+
+class BashAppNoReturn(AppError):  # noqa: N818 - the field's name for it
+    """The function of a bash_app raised AttributeError instead of returning a command."""
+
+
+class MissingOutputs(AppError):  # noqa: N818 - the field's name for it
+    """A bash_app has ended, and files that it should have made are not there.
+
+    Attributes:
+        reason: in words.
+        outputs: the files that are missing.
+    """
+
+    def __init__(self, reason: str, outputs: list[object]) -> None:
+        super().__init__(reason, outputs)
+        self.reason = reason
+        self.outputs = outputs
+
+    def __str__(self) -> str:
+        return f"Missing outputs: {self.reason}: {', '.join(map(str, self.outputs))}"
+
+
+class BadStdStreamFile(AppError):  # noqa: N818 - the field's name for it
+    """A file for the standard output or error of an app cannot be opened."""
 
 
 class WorkerLost(TaskError):  # noqa: N818 - the field's name for it
