@@ -19,14 +19,23 @@ from typing import TYPE_CHECKING, Any
 from mpitask._version import __version__
 
 if TYPE_CHECKING:
-    from mpitask.apps import python_app
+    from mpitask.apps import bash_app, join_app, python_app
     from mpitask.config import Config
+    from mpitask.dataflow import AUTO_LOGNAME
     from mpitask.engine import Engine, current, load
     from mpitask.errors import (
+        AppBadFormatting,
+        AppError,
+        AppTimeout,
+        BadStdStreamFile,
+        BashAppNoReturn,
+        BashExitFailure,
         ConfigurationError,
         DependencyError,
         EngineClosedError,
         InternalError,
+        JoinError,
+        MissingOutputs,
         MpitaskError,
         NoEngineError,
         SerializationError,
@@ -34,10 +43,18 @@ if TYPE_CHECKING:
         WorkerLost,
     )
     from mpitask.executor import Executor
-    from mpitask.futures import Future
+    from mpitask.files import File
+    from mpitask.futures import DataFuture, Future
+    from mpitask.memo import BasicMemoizer
 
 _HOMES = {
+    "bash_app": "mpitask.apps",
+    "join_app": "mpitask.apps",
     "python_app": "mpitask.apps",
+    "AUTO_LOGNAME": "mpitask.dataflow",
+    "File": "mpitask.files",
+    "DataFuture": "mpitask.futures",
+    "BasicMemoizer": "mpitask.memo",
     "Config": "mpitask.config",
     "Engine": "mpitask.engine",
     "current": "mpitask.engine",
@@ -45,6 +62,14 @@ _HOMES = {
     "Executor": "mpitask.executor",
     "Future": "mpitask.futures",
     "ConfigurationError": "mpitask.errors",
+    "AppBadFormatting": "mpitask.errors",
+    "AppError": "mpitask.errors",
+    "AppTimeout": "mpitask.errors",
+    "BadStdStreamFile": "mpitask.errors",
+    "BashAppNoReturn": "mpitask.errors",
+    "BashExitFailure": "mpitask.errors",
+    "JoinError": "mpitask.errors",
+    "MissingOutputs": "mpitask.errors",
     "DependencyError": "mpitask.errors",
     "EngineClosedError": "mpitask.errors",
     "InternalError": "mpitask.errors",
@@ -56,21 +81,35 @@ _HOMES = {
 }
 
 __all__ = [
+    "AUTO_LOGNAME",
+    "AppBadFormatting",
+    "AppError",
+    "AppTimeout",
+    "BadStdStreamFile",
+    "BashAppNoReturn",
+    "BashExitFailure",
+    "BasicMemoizer",
     "Config",
     "ConfigurationError",
+    "DataFuture",
     "DependencyError",
     "Engine",
     "EngineClosedError",
     "Executor",
+    "File",
     "Future",
     "InternalError",
+    "JoinError",
+    "MissingOutputs",
     "MpitaskError",
     "NoEngineError",
     "SerializationError",
     "TaskError",
     "WorkerLost",
     "__version__",
+    "bash_app",
     "current",
+    "join_app",
     "load",
     "python_app",
 ]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,6 +24,18 @@ class Config:
             then ends the rank.
         progress: how an idle engine waits. "adaptive" sleeps; "spin" keeps a core busy and answers sooner.
         retries: how often a task that failed, or whose worker died, is tried again.
+        run_dir: parent of the directories, one for each run, that hold logs and checkpoints. Nothing is made there
+            before something is to be written.
+        retry_handler: called as `retry_handler(exception, record)` after a failed attempt; what it returns is added up,
+            and the task is tried again while the sum is at most `retries`. An exception it raises ends the task.
+        std_autopath: called as `std_autopath(record, "stdout")` for `stdout=AUTO_LOGNAME`; gives a path, or a path and
+            a mode.
+        app_cache: False switches memoisation off, whatever apps say.
+        memoizer: a `Memoizer` to be used instead of the one that the checkpoint options describe.
+        checkpoint_mode: when results of memoised apps are written to the run directory; None: never.
+        checkpoint_files: checkpoints to begin with; None with a mode: all that are in `run_dir`.
+        checkpoint_period: "HH:MM:SS" between two periodic checkpoints.
+        hooks: each is called as `hook(record, old_state, new_state)` whenever a task changes its state.
         ring_bytes: size of each of the two shared-memory rings of a worker; a power of two.
 
     Raises:
@@ -33,6 +47,15 @@ class Config:
     progress: Literal["adaptive", "spin"] = "adaptive"
     retries: int = 0
     ring_bytes: int = 1 << 18
+    run_dir: str | os.PathLike[str] = "runinfo"
+    retry_handler: Callable[[BaseException, Any], float] | None = None
+    std_autopath: Callable[[Any, str], Any] | None = None
+    app_cache: bool = True
+    memoizer: Any = None
+    checkpoint_mode: Literal["task_exit", "periodic", "dfk_exit", "manual"] | None = None
+    checkpoint_files: Sequence[str] | None = None
+    checkpoint_period: str | None = None
+    hooks: Sequence[Callable[[Any, str, str], None]] = ()
 
     def __post_init__(self) -> None:
         if self.workers != "auto" and (
@@ -50,6 +73,16 @@ class Config:
         size = self.ring_bytes
         if not isinstance(size, int) or size & (size - 1) or not 1 << 12 <= size <= 1 << 30:
             raise ConfigurationError(f"ring_bytes={size!r}: give a power of two from 4096 to 2**30")
+        for name in ("retry_handler", "std_autopath"):
+            if getattr(self, name) is not None and not callable(getattr(self, name)):
+                raise ConfigurationError(f"{name}={getattr(self, name)!r}: give a function")
+        if not isinstance(self.run_dir, str | os.PathLike):
+            raise ConfigurationError(f"run_dir={self.run_dir!r}: give a path")
+        modes = (None, "task_exit", "periodic", "dfk_exit", "manual")
+        if self.checkpoint_mode not in modes:
+            raise ConfigurationError(f"checkpoint_mode={self.checkpoint_mode!r}: give one of {modes}")
+        if self.memoizer is not None and (self.checkpoint_mode or self.checkpoint_files or self.checkpoint_period):
+            raise ConfigurationError("memoizer= has checkpoint options of its own: give them there")
 
 
 def make_config(config: Config | None, options: dict[str, Any]) -> Config:

@@ -83,6 +83,9 @@ class Engine:
         )
         self._started = False
         self._closed = False
+        self.extension: Any = None  # what the layer above keeps with its engine
+        self.extension_lock = threading.Lock()
+        self._closers: list[Callable[[], None]] = []
         self.is_job = False  # made by `python -m mpitask`, which also ends it
         self.adoptions = 0  # blocks of load() that use a job's engine
         weakref.finalize(self, self._made.destroy).atexit = False  # at exit _close_at_exit comes first, the kernel last
@@ -140,7 +143,7 @@ class Engine:
             self._raise_status(handle)
         if not kwargs and _FLAT.issuperset(map(type, args)):
             futures = [arg for arg in args if type(arg) is Future]
-            if all([future._engine is self for future in futures]):
+            if all(future._engine is self for future in futures):
                 data = _dumps(tuple([... if type(arg) is Future else arg for arg in args]), 2)
                 edges = [future._handle for future in futures]
                 handle = _submit_edges(
@@ -187,10 +190,14 @@ class Engine:
 
     def promise(self) -> Promise[Any]:
         """A future without a task, to be ended with its `set_result` or `set_exception`."""
+        return Promise(self, self.promise_handle())
+
+    def promise_handle(self) -> int:
+        """The bare handle of a new promise, with one reference that is the caller's. For kinds of `Promise`."""
         while True:
             handle = lib.mt_driver_promise(self._driver)
             if handle < _FIRST_STATUS:
-                return Promise(self, handle)
+                return int(handle)
             self._raise_status(handle)
 
     def adopt(self, future: concurrent.futures.Future[Any]) -> Future[Any]:
@@ -285,6 +292,10 @@ class Engine:
 
     # -- ending --
 
+    def at_close(self, fn: Callable[[], None]) -> None:
+        """Has `fn` called when the engine is closed: after the last task, before the workers end."""
+        self._closers.append(fn)
+
     def close(self, *, drop: bool = False) -> bool:
         """Ends the engine: after all tasks, or, with `drop`, at once. Whether every process below has ended.
 
@@ -296,6 +307,11 @@ class Engine:
             self.wait()
         with self._lock:
             first, self._closed = not self._closed, True
+        for fn in self._closers if first else ():
+            try:
+                fn()
+            except Exception:  # noqa: BLE001 - whatever fails there, the processes must end
+                _log.exception("%r failed while the engine was closed", fn)
         if first and self._started:
             lib.mt_driver_stop(self._driver, lib.MT_STOP_NOW if drop else lib.MT_STOP_DRAIN)
         deadline = time.monotonic() + _CLOSE_LIMIT_S

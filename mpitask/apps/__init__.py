@@ -1,7 +1,7 @@
-"""Apps: decorated functions that return futures."""
+"""Decorators that make apps: functions whose calls are tasks."""
 
-from __future__ import annotations
+from mpitask.apps.bash import bash_app
+from mpitask.apps.join import join_app
+from mpitask.apps.python import python_app
 
-from mpitask.apps.python import PythonApp, python_app
-
-__all__ = ["PythonApp", "python_app"]
+__all__ = ["bash_app", "join_app", "python_app"]

@@ -18,6 +18,7 @@ PACKAGE = Path(mpitask.__file__).parent
 LAYERS = [
     {"", "__main__", "cli"},
     {"apps"},
+    {"dataflow"},
     {"engine", "executor", "agent"},
     {"futures"},
     {"driver", "mpi", "worker"},

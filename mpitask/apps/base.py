@@ -1,0 +1,195 @@
+"""What all kinds of apps share: binding to an engine, and the choice between the engine's own way and the kernel's."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, ParamSpec, TypeVar
+
+from mpitask import engine as _engine
+from mpitask.codec import SCALARS
+from mpitask.dataflow import Kernel, kernel_of
+from mpitask.engine import Engine
+from mpitask.errors import ConfigurationError
+from mpitask.files import File
+from mpitask.futures import DataFuture, Future
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+RESERVED = frozenset({"inputs", "outputs", "stdout", "stderr", "walltime", "parsl_resource_specification", "label"})
+"""Keyword arguments with a meaning; the function gets them too."""
+
+_PLAIN = SCALARS | {Future}
+_ALWAYS = ("stdout", "stderr", "walltime", "parsl_resource_specification", "outputs", "inputs")
+
+
+class App(Generic[P, R]):
+    """A function whose calls are tasks. Any thread may call it. The plain function is `__wrapped__`.
+
+    The function, with what it captures, is sent to the workers as it is at the first call.
+    """
+
+    kind = "app"
+
+    def __init__(
+        self,
+        fn: Callable[P, Any],
+        *,
+        retries: int | None = None,
+        priority: int = 0,
+        cache: bool = False,
+        ignore_for_cache: Sequence[str] | None = None,
+        executors: Sequence[str] | str = "all",
+        label: str | None = None,
+        resources: dict[str, Any] | None = None,
+        data_flow_kernel: Engine | None = None,
+    ) -> None:
+        if not callable(fn):
+            raise ConfigurationError(f"{self.kind} makes apps of functions, not of {fn!r}")
+        if retries is not None and (not isinstance(retries, int) or isinstance(retries, bool) or retries < 0):
+            raise ConfigurationError(f"retries={retries!r}: give a number, 0 or more")
+        if not isinstance(priority, int) or not -(1 << 31) <= priority < 1 << 31:
+            raise ConfigurationError(f"priority={priority!r}: give a 32-bit integer; a higher one runs first")
+        if isinstance(executors, str) and executors != "all":
+            raise ConfigurationError(f"executors={executors!r}: give a list of labels, or 'all'")
+        if isinstance(ignore_for_cache, str):
+            raise ConfigurationError(f"ignore_for_cache={ignore_for_cache!r}: give a list of argument names")
+        functools.update_wrapper(self, fn)
+        self._fn = fn
+        self._options = {
+            "retries": retries,
+            "priority": priority,
+            "cache": cache,
+            "ignore_for_cache": ignore_for_cache,
+            "executors": executors,
+            "label": label,
+            "resources": resources,
+            "data_flow_kernel": data_flow_kernel,
+        }
+        self._retries = retries
+        self._priority = priority
+        self._cache = cache
+        self._ignore = list(ignore_for_cache or ())
+        self._home = data_flow_kernel
+        self._defaults = self._reserved_defaults()
+        if resources is not None:
+            self._defaults["parsl_resource_specification"] = check_resources(resources)
+        self._engine: Engine | None = None
+        self._fn_id = 0
+        self._engine_retries = 0
+        self._goes_to_kernel = True
+
+    def _callee(self) -> Callable[..., Any]:
+        """What workers call."""
+        return self._fn
+
+    @property
+    def name(self) -> str:
+        """The function's name, as it stands in messages and log files."""
+        return str(getattr(self._fn, "__name__", type(self._fn).__name__))
+
+    def _reserved_defaults(self) -> dict[str, Any]:
+        """Defaults of the function for keyword arguments that mean something to the app."""
+        try:
+            parameters = inspect.signature(self._fn).parameters
+        except (TypeError, ValueError):
+            return {}
+        return {
+            name: parameters[name].default
+            for name in _ALWAYS
+            if name in parameters and parameters[name].default is not inspect.Parameter.empty
+        }
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+        """Submits the call.
+
+        Raises:
+            NoEngineError: no engine is running.
+            SerializationError: an argument or the function cannot be pickled.
+            TypeError: `inputs`, `outputs`, `stdout` or `stderr` is not what it should be.
+        """
+        engine = self._engine
+        if engine is None or (engine is not _engine._current and self._home is None):
+            engine = self._bind()
+        if self._goes_to_kernel or (kwargs and not RESERVED.isdisjoint(kwargs)) or self._has_files(args, kwargs):
+            return self._submit(kernel_of(engine), args, kwargs)
+        return engine.call(self._fn_id, args, kwargs, self._priority, self._engine_retries)
+
+    def _has_files(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        if not kwargs and _PLAIN.issuperset(map(type, args)):
+            return False
+        return any(isinstance(value, File | DataFuture) for value in (*args, *kwargs.values()))
+
+    def _bind(self) -> Engine:
+        engine = self._home or _engine.current()
+        defaults = any(value is not None and value != [] for value in self._defaults.values())
+        self._goes_to_kernel = self._needs_kernel() or defaults or kernel_of(engine).looks_after_all
+        if not self._goes_to_kernel:
+            self._fn_id = engine.function_id(self._callee())
+        self._engine_retries = engine.config.retries if self._retries is None else self._retries
+        self._engine = engine
+        return engine
+
+    def _needs_kernel(self) -> bool:
+        return self._cache
+
+    def _submit(self, kernel: Kernel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Future[R]:
+        given = {name: value for name, value in self._defaults.items() if name not in kwargs and value is not None}
+        return kernel.submit(
+            self._fn,
+            args,
+            kwargs | given,
+            callee=self._wrapped_callee(),
+            name=self.name,
+            retries=self._retries,
+            priority=self._priority,
+            cache=self._cache,
+            ignore_for_cache=self._ignore,
+        )
+
+    def _wrapped_callee(self) -> Callable[..., Any]:
+        return self._callee()
+
+    def __get__(self, instance: object, owner: type | None = None) -> Callable[..., Future[R]]:
+        """As a method: the instance becomes the first argument."""
+        return self if instance is None else functools.partial(self, instance)  # type: ignore[arg-type]
+
+    def __reduce__(self) -> Any:
+        return _rebuild, (type(self), self._fn, self._options | {"data_flow_kernel": None})
+
+    def __repr__(self) -> str:
+        return f"<{self.kind} {getattr(self._fn, '__qualname__', self._fn)!r}>"
+
+
+def _rebuild(kind: type[App[..., Any]], fn: Callable[..., Any], options: dict[str, Any]) -> App[..., Any]:
+    return kind(fn, **options)
+
+
+def check_resources(resources: Any) -> dict[str, Any]:
+    """A resource specification, if it is one.
+
+    Raises:
+        ConfigurationError: a key is unknown or a value is no number.
+    """
+    if not isinstance(resources, dict):
+        raise ConfigurationError(f"resources={resources!r}: give a dict, as in {{'cores': 2, 'memory': 1000}}")
+    for key, value in resources.items():
+        if not isinstance(key, str):
+            raise ConfigurationError(f"resources: {key!r} is no name of a resource")
+        if key in ("cores", "memory", "disk", "gpus") and (not isinstance(value, int | float) or value < 0):
+            raise ConfigurationError(f"resources: {key}={value!r}: give a number, 0 or more")
+    return dict(resources)
+
+
+def decorator(kind: type[App[..., Any]], function: Callable[..., Any] | None, options: dict[str, Any]) -> Any:
+    """The app of `function`, or, without one, what makes it of the function that follows."""
+    if function is None:
+        kind(_nothing, **options)  # wrong options are told of here, not at the function
+        return functools.partial(kind, **options)
+    return kind(function, **options)
+
+
+def _nothing() -> None:
+    pass
