@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from mpitask.executor import Executor
     from mpitask.files import File
     from mpitask.futures import DataFuture, Future
+    from mpitask.logs import set_file_logger, set_stream_logger
     from mpitask.memo import BasicMemoizer
 
 _HOMES = {
@@ -54,6 +55,8 @@ _HOMES = {
     "AUTO_LOGNAME": "mpitask.dataflow",
     "File": "mpitask.files",
     "DataFuture": "mpitask.futures",
+    "set_file_logger": "mpitask.logs",
+    "set_stream_logger": "mpitask.logs",
     "BasicMemoizer": "mpitask.memo",
     "Config": "mpitask.config",
     "Engine": "mpitask.engine",
@@ -112,6 +115,8 @@ __all__ = [
     "join_app",
     "load",
     "python_app",
+    "set_file_logger",
+    "set_stream_logger",
 ]
 
 

@@ -26,7 +26,7 @@ LAYERS = [
     {"staging", "memo"},
     {"files"},
     {"native"},
-    {"errors", "environment", "_version"},
+    {"errors", "environment", "logs", "_version"},
 ]
 
 

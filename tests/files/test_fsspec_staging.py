@@ -171,7 +171,7 @@ print(*sorted(path.name for path in folder.iterdir()))
 def test_an_s3_server(tmp_path: Path) -> None:
     for name in ("s3fs", "moto", "flask"):
         if importlib.util.find_spec(name) is None:
-            pytest.skip("pip install s3fs 'moto[server]'")
+            pytest.skip("pip install s3fs 'moto[s3]' flask flask-cors")
     environment = {**os.environ, "AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true"}
     done = subprocess.run(
         [sys.executable, "-c", S3, str(tmp_path)],
