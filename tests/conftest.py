@@ -50,6 +50,17 @@ def _shared_memory() -> set[str]:
     return {path.name for path in Path("/dev/shm").iterdir() if path.name.startswith(("mpitask", "mpich_shm"))}
 
 
+def _in_use(name: str) -> bool:
+    """Whether a process has this shared memory mapped: then it is another job's, for ours have ended."""
+    for maps in Path("/proc").glob("[0-9]*/maps"):
+        try:
+            if name in maps.read_text():
+                return True
+        except OSError:
+            continue
+    return False
+
+
 @pytest.fixture
 def launcher(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Launcher]:
     """Starts scripts, and fails the test when one of them leaves a process, shared memory or a file behind."""
@@ -57,7 +68,7 @@ def launcher(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Launche
     launcher = Launcher(tmp_path)
     yield launcher
     left = launcher.close()
-    stale = _shared_memory() - before
+    stale = {name for name in _shared_memory() - before if not _in_use(name)}
     for name in stale:
         (Path("/dev/shm") / name).unlink(missing_ok=True)
     if request.node.get_closest_marker("kills_ranks"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -73,6 +74,26 @@ def test_classes_of_flat_tiles() -> None:
     assert steps.colourise(steps.classify(sky)).shape == (16, 16, 3)
 
 
+@pytest.mark.writes
+@pytest.mark.parametrize(
+    ("name", "pattern"),
+    [
+        ("hello.py", r"hello, world!\n"),
+        ("hello_bash.py", r"Hello World!\n"),
+        ("random_total.py", r"total: \d+\n"),
+        ("pi.py", r"3\.1[34]\d\n"),
+        ("sort_numbers.py", r"\['38', '49', .*, '970'\]\n"),
+        ("mapreduce.py", r"\[\('\w+', \d+\), \('\w+', \d+\), \('\w+', \d+\)\]\n"),
+        ("landuse/pipeline.py", r"\{'sky': 1\d{5}, .*\}\n.*/landuse-pipeline/landuse.png\n"),
+    ],
+)
+def test_small_examples(launcher: Launcher, name: str, pattern: str) -> None:
+    result = launcher.run(EXAMPLES / name, options=["--workers", "2"])
+    assert result.rc == 0, result.err
+    assert re.fullmatch(pattern, result.out), result.out
+
+
 def test_every_example_is_tested() -> None:
-    known = {"hello.py", "montecarlo.py", "landuse"}
+    known = {"hello.py", "hello_bash.py", "random_total.py", "pi.py", "sort_numbers.py", "mapreduce.py"}
+    known |= {"montecarlo.py", "landuse"}
     assert {path.name for path in Path(EXAMPLES).iterdir() if path.name != "__pycache__"} == known
