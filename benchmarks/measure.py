@@ -35,6 +35,14 @@ def noop(x: Any) -> Any:
     return x
 
 
+def first_of(x: Any, _: Any) -> Any:
+    return x
+
+
+def true() -> str:
+    return "true"
+
+
 def count(values: list[Any]) -> int:
     return len(values)
 
@@ -90,6 +98,56 @@ def fan_in(bind: Bind, n: int) -> Result:
     return {"seconds": time.perf_counter() - start}
 
 
+def dataflow(bind: Bind, n: int) -> Result:
+    """Layers of 1000 tasks; each takes the futures of two tasks of the layer before. Submission is part of the time."""
+    first, add = bind(noop), bind(first_of)
+    start = time.perf_counter()
+    layer = [first(i) for i in range(1000)]
+    for _ in range(n // 1000):
+        layer = [add(layer[i - 1], layer[i]) for i in range(1000)]
+    assert sum(future.result() for future in layer) == 999 * 500
+    return {"tasks_per_s": n / (time.perf_counter() - start)}
+
+
+def cache_hit(bind: Bind, n: int) -> Result:
+    """A memoised call whose result is known, read at once."""
+    del bind
+    import mpitask
+
+    task = mpitask.python_app(cache=True)(noop)
+    assert task(7).result() == 7
+    times = []
+    for _ in range(n):
+        start = time.perf_counter()
+        assert task(7).result() == 7
+        times.append((time.perf_counter() - start) * 1e6)
+    return {"median_us": statistics.median(times)}
+
+
+def bash(bind: Bind, n: int) -> Result:
+    """Commands per second, and the same with a bare loop of posix_spawn in as many processes."""
+    del bind
+    import mpitask
+
+    task = mpitask.bash_app(true)
+    for future in [task() for _ in range(8)]:
+        future.result()
+    start = time.perf_counter()
+    for future in [task() for _ in range(n)]:
+        assert future.result() == 0
+    apps = n / (time.perf_counter() - start)
+    start = time.perf_counter()
+    loops = [os.fork() for _ in range(WORKERS)]
+    if 0 in loops:
+        for _ in range(n // WORKERS):
+            os.waitpid(os.posix_spawn("/bin/bash", ["/bin/bash", "-c", "true"], os.environ), 0)
+        os._exit(0)
+    for pid in loops:
+        os.waitpid(pid, 0)
+    bare = n // WORKERS * WORKERS / (time.perf_counter() - start)
+    return {"commands_per_s": apps, "share_of_posix_spawn": apps / bare}
+
+
 def array(bind: Bind, n: int) -> Result:
     """Arrays of 1 MB go to a task and another comes back, eight at a time; both directions are counted."""
     task = bind(increment)
@@ -134,8 +192,11 @@ def waves(bind: Bind, n: int) -> Result:
     }
 
 
-CASES = {case.__name__: case for case in (throughput, round_trip, chain, fan_in, array, memory, waves)}
-NEEDS_DEPENDENCIES = {"chain", "fan_in"}
+CASES = {
+    case.__name__: case
+    for case in (throughput, round_trip, chain, fan_in, dataflow, array, cache_hit, bash, memory, waves)
+}
+OWN = {"chain", "fan_in", "dataflow", "cache_hit", "bash"}
 
 
 class _Async:
@@ -178,8 +239,8 @@ def main(name: str, *wanted: str) -> None:
                 future.result()
         for word in wanted:
             case, _, n = word.partition("=")
-            if case in NEEDS_DEPENDENCIES and name != "mpitask":
-                sys.exit(f"{name} has no tasks that take futures: {case} cannot be measured")
+            if case in OWN and name != "mpitask":
+                sys.exit(f"{name} cannot express it: {case} cannot be measured")
             print(json.dumps({"system": name, "case": case, "n": int(n), **CASES[case](bind, int(n))}), flush=True)
 
 

@@ -23,7 +23,15 @@ from start import mpiexec
 HERE = Path(__file__).parent
 PY = sys.executable
 MEASURE = str(HERE / "measure.py")
-SIZES = {"throughput": 100_000, "round_trip": 3000, "chain": 5000, "fan_in": 10_000, "array": 200}
+SIZES = {
+    "throughput": 100_000,
+    "round_trip": 3000,
+    "chain": 5000,
+    "fan_in": 10_000,
+    "dataflow": 100_000,
+    "array": 200,
+    "bash": 400,
+}
 PEER_SIZES = {"throughput": 10_000, "round_trip": 1000, "array": 40}
 
 
@@ -60,6 +68,7 @@ def once() -> dict[str, list[list[str]]]:
     """What is run once: it takes its own medians, or is long."""
     local = [PY, "-m", "mpitask", "--workers", "2", MEASURE, "mpitask"]
     return {
+        "mpitask, memoised call": [[*local, "cache_hit=2000"]],
         "mpitask, 10 million tasks in waves": [[*local, "waves=10000000"]],
         "mpitask, 8 idle ranks": [[PY, str(HERE / "idle.py")]],
     }
