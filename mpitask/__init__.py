@@ -20,6 +20,7 @@ from mpitask._version import __version__
 
 if TYPE_CHECKING:
     from mpitask.apps import bash_app, join_app, python_app
+    from mpitask.bulk import MapFuture, map  # noqa: A004 - the name that everybody knows
     from mpitask.config import Config
     from mpitask.dataflow import AUTO_LOGNAME
     from mpitask.engine import Engine, current, load
@@ -58,6 +59,8 @@ _HOMES = {
     "set_file_logger": "mpitask.logs",
     "set_stream_logger": "mpitask.logs",
     "BasicMemoizer": "mpitask.memo",
+    "MapFuture": "mpitask.bulk",
+    "map": "mpitask.bulk",
     "Config": "mpitask.config",
     "Engine": "mpitask.engine",
     "current": "mpitask.engine",
@@ -103,6 +106,7 @@ __all__ = [
     "Future",
     "InternalError",
     "JoinError",
+    "MapFuture",
     "MissingOutputs",
     "MpitaskError",
     "NoEngineError",
@@ -114,6 +118,7 @@ __all__ = [
     "current",
     "join_app",
     "load",
+    "map",
     "python_app",
     "set_file_logger",
     "set_stream_logger",

@@ -17,9 +17,11 @@ PACKAGE = Path(mpitask.__file__).parent
 # From the top. A module may import from its own layer and those below.
 LAYERS = [
     {"", "__main__", "cli"},
+    {"compat"},
     {"apps"},
     {"dataflow"},
-    {"engine", "executor", "agent"},
+    {"bulk", "executor"},
+    {"engine", "agent"},
     {"futures"},
     {"driver", "mpi", "worker"},
     {"codec", "config"},

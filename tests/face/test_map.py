@@ -1,0 +1,187 @@
+"""`map` over a local engine, against the builtin of the same name."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import functools
+import itertools
+import operator
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import mpitask
+from mpitask import ConfigurationError
+
+
+@pytest.fixture(scope="module", autouse=True)
+def engine() -> Iterator[mpitask.Engine]:
+    with mpitask.load(workers=2) as engine:
+        yield engine
+
+
+def double(x: Any) -> Any:
+    return x * 2
+
+
+def picky(x: int) -> int:
+    if x % 10 == 7:
+        raise ValueError(f"not {x}")
+    return x
+
+
+@settings(max_examples=25)
+@given(
+    st.lists(st.one_of(st.integers(), st.text(), st.lists(st.integers()), st.floats(allow_nan=False)), max_size=60),
+    st.one_of(st.just("auto"), st.integers(1, 70)),
+    st.booleans(),
+    st.sampled_from(["list", "tuple", "generator", "dict keys"]),
+)
+def test_as_the_builtin(items: list[Any], chunksize: Any, ordered: bool, kind: str) -> None:
+    kinds: dict[str, Any] = {"list": items, "tuple": tuple(items), "generator": (x for x in items)}
+    kinds["dict keys"] = dict.fromkeys(range(len(items))).keys()
+    expected = list(map(double, kinds["dict keys"] if kind == "dict keys" else items))
+    found = list(mpitask.map(double, kinds[kind], chunksize=chunksize, ordered=ordered))
+    if ordered:
+        assert found == expected
+    else:
+        assert sorted(map(repr, found)) == sorted(map(repr, expected))
+
+
+@settings(max_examples=15)
+@given(st.integers(0, 400), st.integers(1, 50), st.integers(-3, 3).filter(bool))
+def test_ranges(n: int, chunksize: int, step: int) -> None:
+    numbers = range(5, 5 + n * step, step)
+    future = mpitask.map(double, numbers, chunksize=chunksize)
+    assert len(future) == n
+    assert future.result(timeout=20) == [2 * i for i in numbers]
+    assert future.done()
+
+
+def test_several_iterables_end_with_the_shortest() -> None:
+    assert mpitask.map(operator.add, [1, 2, 3], itertools.count(10)).result(timeout=20) == [11, 13, 15]
+    assert len(mpitask.map(pow, [1, 2], [3, 4, 5])) == 2
+
+
+def test_values_of_any_kind_survive() -> None:
+    values = [np.float64(1.5), (1, 2), {"a": 1}, bytearray(b"x"), True, None, range(3), Path("a")]
+    found = mpitask.map(functools.partial(operator.getitem, values), range(len(values)), chunksize=3).result(timeout=20)
+    assert found == values
+    assert list(map(type, found)) == list(map(type, values))
+
+
+@settings(max_examples=10)
+@given(st.lists(st.text(max_size=3), max_size=80), st.integers(1, 20), st.booleans())
+def test_reduction_keeps_the_order(words: list[str], chunksize: int, with_initial: bool) -> None:
+    future = mpitask.map(str, words, chunksize=chunksize)
+    if with_initial:
+        assert future.reduce(operator.add, "<").result(timeout=20) == "<" + "".join(words)
+    elif words:
+        assert future.reduce(operator.add).result(timeout=20) == "".join(words)
+    else:
+        with pytest.raises(TypeError, match="empty map"):
+            future.reduce(operator.add).result(timeout=20)
+
+
+def test_reduction_of_arrays() -> None:
+    total = mpitask.map(np.ones, [1000] * 200, chunksize=7).reduce(operator.add).result(timeout=20)
+    assert (total == 200).all()
+
+
+def test_a_failing_item_is_named_and_the_others_go_on() -> None:
+    future = mpitask.map(picky, range(30), chunksize=4)
+    with pytest.raises(ValueError, match="not 7") as caught:
+        future.result(timeout=20)
+    assert caught.value.__notes__ == ["(item 7 of the map)"]
+    assert future.futures[8].result(timeout=20) == 8
+    with pytest.raises(ValueError, match="not 17"):
+        future.futures[17].result(timeout=20)
+    with pytest.raises(ValueError, match="not 7"):
+        mpitask.map(picky, range(30)).reduce(max).result(timeout=20)
+    with pytest.raises(IndexError):
+        future.futures[30]
+
+
+def test_an_endless_generator_is_read_only_a_little_ahead() -> None:
+    taken = 0
+
+    def numbers() -> Iterator[int]:
+        nonlocal taken
+        for i in itertools.count():
+            taken = i
+            yield i
+
+    future = mpitask.map(double, numbers(), chunksize=10)
+    try:
+        results = iter(future)
+        read = [next(results)]
+        before = taken  # until somebody reads, it goes on by itself
+        while len(read) < before + 500:
+            read.append(next(results))
+        assert read == [2 * i for i in range(len(read))]
+        assert taken < len(read) + 10 * 40
+        with pytest.raises(TypeError, match="not known"):
+            len(future)
+    finally:
+        assert future.cancel()
+
+
+def test_an_iterable_that_raises() -> None:
+    def broken() -> Iterator[int]:
+        yield 1
+        raise OSError("disk gone")
+
+    with pytest.raises(OSError, match="disk gone"):
+        mpitask.map(double, broken()).result(timeout=20)
+    with pytest.raises(OSError, match="disk gone"):
+        mpitask.map(double, broken()).reduce(operator.add).result(timeout=20)
+
+
+def test_cancel(tmp_path: Path) -> None:
+    gate = str(tmp_path / "gate")
+
+    def wait(_: int) -> None:
+        while not os.path.exists(gate):  # noqa: PTH110
+            time.sleep(0.005)
+
+    future = mpitask.map(wait, range(10_000), chunksize=1)
+    assert future.cancel()
+    Path(gate).touch()
+    with pytest.raises(concurrent.futures.CancelledError):
+        future.result(timeout=20)
+    assert future.cancelled()
+
+
+def test_a_huge_range_costs_nothing_to_submit(engine: mpitask.Engine) -> None:
+    before = engine.stats()["submitted"]
+    future = mpitask.map(double, range(10**12))
+    assert len(future) == 10**12
+    assert next(iter(future)) == 0
+    assert engine.stats()["submitted"] - before < 1000
+    assert future.cancel()
+
+
+def test_the_end_of_the_engine_waits_for_what_was_not_submitted_yet(tmp_path: Path) -> None:
+    done = mpitask.map(double, iter(range(5000)), chunksize=50)
+    mpitask.current().wait(timeout=30)
+    assert done.done()
+    assert len(done.result()) == 5000
+
+
+def test_bad_input() -> None:
+    for chunksize in (0, -1, 1.5, "many", True):
+        with pytest.raises(ConfigurationError, match="chunksize"):
+            mpitask.map(double, [1], chunksize=chunksize)  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        mpitask.map(double, 5)  # type: ignore[arg-type]
+
+
+def test_an_app_stands_for_its_function() -> None:
+    assert mpitask.map(mpitask.python_app(double), [1, 2]).result(timeout=20) == [2, 4]
