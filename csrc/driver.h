@@ -23,6 +23,7 @@ typedef struct mt_driver_options {
     uint64_t ring_bytes;      /* of each ring of a worker; a power of two */
     uint64_t inbox_capacity;  /* messages; a power of two */
     uint32_t spin;            /* 1: never sleep (dedicated cores) */
+    uint32_t losses;          /* how often each task may be lost and tried again; root */
     int32_t parent;           /* rank, -1: this is the root */
     const char *host;         /* name for messages; copied */
     char *const *zygote_argv; /* NULL-terminated; must stay until destroy. Needed when workers > 0 */

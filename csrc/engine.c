@@ -406,8 +406,9 @@ static int end_errand(mt_engine *e, errand *errand, const ending *how) {
 static int end_task(mt_engine *e, mt_task *task, const ending *how) {
     uint32_t outcome = how->head.rec.n;
     bool failed = outcome == MT_OUTCOME_ERROR || outcome == MT_OUTCOME_LOST;
-    if (failed && task->retries_left > 0) {
-        task->retries_left--;
+    uint8_t *budget = outcome == MT_OUTCOME_LOST && task->losses_left > 0 ? &task->losses_left : &task->retries_left;
+    if (failed && *budget > 0) {
+        --*budget;
         mt_graph_return(e->graph, task);
         return MT_OK;
     }

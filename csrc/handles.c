@@ -83,6 +83,7 @@ static uint64_t as_result(int status) { return (uint64_t)(int64_t)status; }
 
 static uint64_t submit(mt_driver *d, mt_task_spec *spec) {
     spec->number = mt_add_relaxed(&d->next_number, 1);
+    spec->losses = d->options.losses;
     mt_task *task = mt_task_new(d->alloc, spec);
     if (task == NULL) return as_result(MT_E_NOMEM);
     mt_task_ref(task); /* the engine's */

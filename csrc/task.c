@@ -34,7 +34,8 @@ mt_task *mt_task_new(const mt_alloc *alloc, const mt_task_spec *spec) {
     task->job.priority = spec->priority;
     task->args_size = size;
     task->codec = spec->codec;
-    task->retries_left = (uint16_t)(spec->retries < UINT16_MAX ? spec->retries : UINT16_MAX);
+    task->retries_left = (uint8_t)(spec->retries < UINT8_MAX ? spec->retries : UINT8_MAX);
+    task->losses_left = (uint8_t)(spec->losses < UINT8_MAX ? spec->losses : UINT8_MAX);
     task->n_edges = spec->n_edges;
     for (uint32_t i = 0; i < spec->n_edges; i++) {
         task->edges[i] = (mt_edge){spec->edges[i], task, NULL};

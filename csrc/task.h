@@ -46,7 +46,8 @@ typedef struct mt_task_spec {
     uint64_t fn;     /* object id of the function; 0: a promise, fulfilled from outside */
     uint32_t codec;  /* of the arguments */
     int32_t priority; /* higher runs first */
-    uint32_t retries;
+    uint32_t retries; /* attempts after the first, whatever went wrong; at most 255 */
+    uint32_t losses;  /* further ones after the loss of a worker or rank; at most 255 */
     uint32_t n_edges;
     mt_task *const *edges;
     uint32_t n_args;
@@ -128,7 +129,8 @@ struct mt_task {
     uint32_t codec; /* of the arguments */
     uint32_t n_edges;
     uint32_t open_edges;
-    uint16_t retries_left;
+    uint8_t retries_left;
+    uint8_t losses_left;
     uint8_t place; /* enum mt_place */
     uint8_t ended_flags;
     mt_edge edges[];

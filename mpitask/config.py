@@ -24,6 +24,7 @@ class Config:
             then ends the rank.
         progress: how an idle engine waits. "adaptive" sleeps; "spin" keeps a core busy and answers sooner.
         retries: how often a task that failed, or whose worker died, is tried again.
+        loss_retries: how often it is tried again after the loss of its worker or rank, before `retries` are used up.
         run_dir: parent of the directories, one for each run, that hold logs and checkpoints. Nothing is made there
             before something is to be written.
         retry_handler: called as `retry_handler(exception, record)` after a failed attempt; what it returns is added up,
@@ -46,6 +47,7 @@ class Config:
     inline: bool = False
     progress: Literal["adaptive", "spin"] = "adaptive"
     retries: int = 0
+    loss_retries: int = 0
     ring_bytes: int = 1 << 18
     run_dir: str | os.PathLike[str] = "runinfo"
     retry_handler: Callable[[BaseException, Any], float] | None = None
@@ -68,8 +70,10 @@ class Config:
             raise ConfigurationError("inline=True means one worker: leave `workers` out")
         if self.progress not in ("adaptive", "spin"):
             raise ConfigurationError(f"progress={self.progress!r}: give 'adaptive' or 'spin'")
-        if not isinstance(self.retries, int) or isinstance(self.retries, bool) or self.retries < 0:
-            raise ConfigurationError(f"retries={self.retries!r}: give a number, 0 or more")
+        for name in ("retries", "loss_retries"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 255:
+                raise ConfigurationError(f"{name}={value!r}: give a number from 0 to 255")
         size = self.ring_bytes
         if not isinstance(size, int) or size & (size - 1) or not 1 << 12 <= size <= 1 << 30:
             raise ConfigurationError(f"ring_bytes={size!r}: give a power of two from 4096 to 2**30")

@@ -69,6 +69,7 @@ def make_driver(config: Config, *, workers: int, inline_workers: int, parent: in
             "ring_bytes": config.ring_bytes,
             "inbox_capacity": INBOX_CAPACITY,
             "spin": config.progress == "spin",
+            "losses": config.loss_retries,
             "parent": parent,
             "host": host,
             "zygote_argv": argv,

@@ -73,6 +73,7 @@ class Job:
                     "codec": lib.MT_CODEC_MARSHAL,
                     "priority": rng.choice([0, 0, 0, 1, -3]),
                     "retries": rng.choice([0, 0, 1, 5]),
+                    "losses": rng.choice([0, 0, 0, 3]),
                     "n_edges": len(spec["edges"]),
                     "edges": (keep := ffi.new("mt_task *[]", [self.tasks[i] for i in spec["edges"]])),
                     "n_args": 1,
