@@ -11,6 +11,7 @@ cannot express (a task that takes the future of another) is refused, not imitate
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import multiprocessing
 import os
@@ -18,8 +19,9 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,19 @@ import psutil
 
 WORKERS = 2
 Result = dict[str, float]
-Bind = Callable[[Callable[..., Any]], Callable[..., Any]]
+BULK_CHUNK = 10_000  # for systems that want to be told
+
+
+@dataclass(frozen=True)
+class System:
+    """How a system makes a function return a future, and how it maps a function over many items in any order."""
+
+    bind: Callable[[Callable[..., Any]], Callable[..., Any]]
+    bulk: Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
+
+    def __call__(self, fn: Callable[..., Any]) -> Callable[..., Any]:
+        """As `bind`."""
+        return self.bind(fn)
 
 
 def noop(x: Any) -> Any:
@@ -56,7 +70,7 @@ def wait_for(path: str) -> None:
         time.sleep(0.001)
 
 
-def throughput(bind: Bind, n: int) -> Result:
+def throughput(bind: System, n: int) -> Result:
     """Tasks submitted one by one, all results read in order."""
     task = bind(noop)
     start = time.perf_counter()
@@ -68,7 +82,7 @@ def throughput(bind: Bind, n: int) -> Result:
     return {"tasks_per_s": n / (end - start), "submits_per_s": n / (submitted - start)}
 
 
-def round_trip(bind: Bind, n: int) -> Result:
+def round_trip(bind: System, n: int) -> Result:
     """One task at a time: submit, wait, next."""
     task = bind(noop)
     times = []
@@ -79,7 +93,7 @@ def round_trip(bind: Bind, n: int) -> Result:
     return {"median_us": statistics.median(times), "p99_us": statistics.quantiles(times, n=100)[98]}
 
 
-def chain(bind: Bind, n: int) -> Result:
+def chain(bind: System, n: int) -> Result:
     """Each task takes the future of the one before."""
     task = bind(noop)
     start = time.perf_counter()
@@ -90,7 +104,7 @@ def chain(bind: Bind, n: int) -> Result:
     return {"us_per_link": (time.perf_counter() - start) / n * 1e6}
 
 
-def fan_in(bind: Bind, n: int) -> Result:
+def fan_in(bind: System, n: int) -> Result:
     """A task that takes the futures of all others in a list; their submission is part of the time."""
     task, gather = bind(noop), bind(count)
     start = time.perf_counter()
@@ -98,7 +112,7 @@ def fan_in(bind: Bind, n: int) -> Result:
     return {"seconds": time.perf_counter() - start}
 
 
-def dataflow(bind: Bind, n: int) -> Result:
+def dataflow(bind: System, n: int) -> Result:
     """Layers of 1000 tasks; each takes the futures of two tasks of the layer before. Submission is part of the time."""
     first, add = bind(noop), bind(first_of)
     start = time.perf_counter()
@@ -109,7 +123,7 @@ def dataflow(bind: Bind, n: int) -> Result:
     return {"tasks_per_s": n / (time.perf_counter() - start)}
 
 
-def cache_hit(bind: Bind, n: int) -> Result:
+def cache_hit(bind: System, n: int) -> Result:
     """A memoised call whose result is known, read at once."""
     del bind
     import mpitask
@@ -124,7 +138,7 @@ def cache_hit(bind: Bind, n: int) -> Result:
     return {"median_us": statistics.median(times)}
 
 
-def bash(bind: Bind, n: int) -> Result:
+def bash(bind: System, n: int) -> Result:
     """Commands per second, and the same with a bare loop of posix_spawn in as many processes."""
     del bind
     import mpitask
@@ -148,7 +162,14 @@ def bash(bind: Bind, n: int) -> Result:
     return {"commands_per_s": apps, "share_of_posix_spawn": apps / bare}
 
 
-def array(bind: Bind, n: int) -> Result:
+def bulk(bind: System, n: int) -> Result:
+    """A map of no-ops over a range, results counted as they come."""
+    start = time.perf_counter()
+    assert sum(1 for _ in bind.bulk(noop, range(n))) == n
+    return {"tasks_per_s": n / (time.perf_counter() - start)}
+
+
+def array(bind: System, n: int) -> Result:
     """Arrays of 1 MB go to a task and another comes back, eight at a time; both directions are counted."""
     task = bind(increment)
     data = np.zeros(1_000_000, dtype=np.uint8)
@@ -159,7 +180,7 @@ def array(bind: Bind, n: int) -> Result:
     return {"gb_per_s": 2 * data.nbytes * (n // 8 * 8) / (time.perf_counter() - start) / 1e9}
 
 
-def memory(bind: Bind, n: int) -> Result:
+def memory(bind: System, n: int) -> Result:
     """Growth of this process for each task that waits for a worker, its future included."""
     task, block = bind(noop), bind(wait_for)
     with tempfile.TemporaryDirectory() as folder:
@@ -177,7 +198,7 @@ def memory(bind: Bind, n: int) -> Result:
     return {"bytes_per_task": grown / n}
 
 
-def waves(bind: Bind, n: int) -> Result:
+def waves(bind: System, n: int) -> Result:
     """Ten waves of n/10 tasks: rate and resident memory of the first two and the last two."""
     process = psutil.Process()
     rates, sizes = [], []
@@ -194,7 +215,7 @@ def waves(bind: Bind, n: int) -> Result:
 
 CASES = {
     case.__name__: case
-    for case in (throughput, round_trip, chain, fan_in, dataflow, array, cache_hit, bash, memory, waves)
+    for case in (throughput, round_trip, chain, fan_in, dataflow, bulk, array, cache_hit, bash, memory, waves)
 }
 OWN = {"chain", "fan_in", "dataflow", "cache_hit", "bash"}
 
@@ -209,24 +230,27 @@ class _Async:
 
 
 @contextlib.contextmanager
-def system(name: str) -> Iterator[Bind]:
+def system(name: str) -> Iterator[System]:
     """How a system turns a function into one that returns a future."""
     if name == "mpitask":
         import mpitask
 
         with mpitask.load():
-            yield mpitask.python_app
+            yield System(mpitask.python_app, functools.partial(mpitask.map, ordered=False))
     elif name == "ppe":
         with ProcessPoolExecutor(WORKERS) as executor:
-            yield lambda fn: lambda *args: executor.submit(fn, *args)
+            chunks = functools.partial(executor.map, chunksize=BULK_CHUNK)
+            yield System(lambda fn: lambda *args: executor.submit(fn, *args), chunks)
     elif name == "pool":
         with multiprocessing.Pool(WORKERS) as pool:
-            yield lambda fn: lambda *args: _Async(pool.apply_async(fn, args))
+            chunks = functools.partial(pool.imap_unordered, chunksize=BULK_CHUNK)
+            yield System(lambda fn: lambda *args: _Async(pool.apply_async(fn, args)), chunks)
     elif name == "mpi4py":
         from mpi4py.futures import MPIPoolExecutor
 
         with MPIPoolExecutor() as executor:
-            yield lambda fn: lambda *args: executor.submit(fn, *args)
+            chunks = functools.partial(executor.map, chunksize=BULK_CHUNK, unordered=True)
+            yield System(lambda fn: lambda *args: executor.submit(fn, *args), chunks)
     else:
         sys.exit(f"unknown system {name!r}: mpitask, ppe, pool or mpi4py")
 

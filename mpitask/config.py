@@ -25,6 +25,8 @@ class Config:
         progress: how an idle engine waits. "adaptive" sleeps; "spin" keeps a core busy and answers sooner.
         retries: how often a task that failed, or whose worker died, is tried again.
         loss_retries: how often it is tried again after the loss of its worker or rank, before `retries` are used up.
+        exit_mode: what the normal end of a `with load():` block does. "wait" finishes all tasks, "cleanup" drops what
+            has not ended, "skip" leaves the engine running. After an exception tasks are dropped, but with "skip".
         run_dir: parent of the directories, one for each run, that hold logs and checkpoints. Nothing is made there
             before something is to be written.
         retry_handler: called as `retry_handler(exception, record)` after a failed attempt; what it returns is added up,
@@ -48,6 +50,7 @@ class Config:
     progress: Literal["adaptive", "spin"] = "adaptive"
     retries: int = 0
     loss_retries: int = 0
+    exit_mode: Literal["wait", "cleanup", "skip"] = "wait"
     ring_bytes: int = 1 << 18
     run_dir: str | os.PathLike[str] = "runinfo"
     retry_handler: Callable[[BaseException, Any], float] | None = None
@@ -59,7 +62,7 @@ class Config:
     checkpoint_period: str | None = None
     hooks: Sequence[Callable[[Any, str, str], None]] = ()
 
-    def __post_init__(self) -> None:
+    def __post_init__(self) -> None:  # noqa: PLR0912 - one for each option
         if self.workers != "auto" and (
             not isinstance(self.workers, int) or isinstance(self.workers, bool) or not 1 <= self.workers <= MAX_WORKERS
         ):
@@ -70,6 +73,8 @@ class Config:
             raise ConfigurationError("inline=True means one worker: leave `workers` out")
         if self.progress not in ("adaptive", "spin"):
             raise ConfigurationError(f"progress={self.progress!r}: give 'adaptive' or 'spin'")
+        if self.exit_mode not in ("wait", "cleanup", "skip"):
+            raise ConfigurationError(f"exit_mode={self.exit_mode!r}: give 'wait', 'cleanup' or 'skip'")
         for name in ("retries", "loss_retries"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 255:

@@ -346,13 +346,16 @@ class Engine:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        mode = self.config.exit_mode
         if self.is_job:
             self.adoptions -= 1
-            if kind is None:
+            if kind is None and mode == "wait":
                 self.wait()
             return
+        if mode == "skip":
+            return
         try:
-            self.close(drop=kind is not None)
+            self.close(drop=kind is not None or mode == "cleanup")
         except BaseException:
             self.close(drop=True)
             raise

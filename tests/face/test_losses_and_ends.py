@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -44,3 +46,30 @@ def test_losses_are_tried_again_and_failures_are_not(tmp_path: Path) -> None:
 def test_out_of_range() -> None:
     with pytest.raises(ConfigurationError, match="loss_retries=256: give a number from 0 to 255"):
         mpitask.Config(loss_retries=256)
+
+
+@pytest.mark.parametrize("mode", ["wait", "cleanup", "skip"])
+def test_the_end_of_the_block(tmp_path: Path, mode: str) -> None:
+    gate = str(tmp_path / "gate")
+    with mpitask.load(workers=1, exit_mode=mode) as engine:
+        app = mpitask.python_app(hold)
+        future = app(gate)
+        later = app(gate)
+        if mode != "cleanup":
+            Path(gate).touch()
+    if mode == "wait":
+        assert future.done()
+        assert later.result(timeout=0) == gate
+    elif mode == "skip":
+        assert mpitask.current() is engine
+        assert later.result(timeout=20) == gate
+        engine.close()
+    else:
+        with pytest.raises(concurrent.futures.CancelledError):
+            later.result(timeout=5)
+
+
+def hold(gate: str) -> str:
+    while not os.path.exists(gate):  # noqa: PTH110
+        time.sleep(0.005)
+    return gate
