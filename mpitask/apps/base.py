@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, ParamSpec, TypeVar
 
@@ -14,6 +15,7 @@ from mpitask.engine import Engine
 from mpitask.errors import ConfigurationError
 from mpitask.files import File
 from mpitask.futures import DataFuture, Future
+from mpitask.worker.call import PythonCall
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -32,6 +34,7 @@ class App(Generic[P, R]):
     """
 
     kind = "app"
+    _task_kind = "task"
 
     def __init__(
         self,
@@ -73,42 +76,63 @@ class App(Generic[P, R]):
         self._cache = cache
         self._ignore = list(ignore_for_cache or ())
         self._home = data_flow_kernel
-        self._defaults = self._reserved_defaults()
-        if resources is not None:
-            self._defaults["parsl_resource_specification"] = check_resources(resources)
+        self._label = label
+        self._resources = None if resources is None else check_resources(resources)
+        self._defaults, self._places = self._meant_defaults()
+        self._guarded: Callable[..., Any] | None = None
         self._engine: Engine | None = None
         self._fn_id = 0
         self._engine_retries = 0
         self._goes_to_kernel = True
 
     def _callee(self) -> Callable[..., Any]:
-        """What workers call."""
+        """What workers call, if nothing in the call has to be looked after."""
+        try:
+            hash(self._fn)
+        except TypeError:  # a callable object that is compared by its content
+            return self._guard()
         return self._fn
+
+    def _guard(self) -> Callable[..., Any]:
+        """What workers call, if the call has streams or a walltime. Always the same object: it is sent once."""
+        if self._guarded is None:
+            self._guarded = self._make_guard()
+        return self._guarded
+
+    def _make_guard(self) -> Callable[..., Any]:
+        return PythonCall(self._fn, self.name)
 
     @property
     def name(self) -> str:
         """The function's name, as it stands in messages and log files."""
         return str(getattr(self._fn, "__name__", type(self._fn).__name__))
 
-    def _reserved_defaults(self) -> dict[str, Any]:
-        """Defaults of the function for keyword arguments that mean something to the app."""
+    def _meant_defaults(self) -> tuple[dict[str, Any], dict[str, int]]:
+        """Defaults of the function that mean something to the app, and how many positional arguments hide each."""
         try:
-            parameters = inspect.signature(self._fn).parameters
+            parameters = list(inspect.signature(self._fn).parameters.values())
         except (TypeError, ValueError):
-            return {}
-        return {
-            name: parameters[name].default
-            for name in _ALWAYS
-            if name in parameters and parameters[name].default is not inspect.Parameter.empty
-        }
+            return {}, {}
+        found, places = {}, {}
+        for i, parameter in enumerate(parameters):
+            default = parameter.default
+            if parameter.kind is parameter.POSITIONAL_ONLY or default is parameter.empty or default is None:
+                continue
+            is_empty = isinstance(default, list) and not default
+            if isinstance(default, File) or (parameter.name in _ALWAYS and not is_empty):
+                found[parameter.name] = default
+                places[parameter.name] = i if parameter.kind is parameter.POSITIONAL_OR_KEYWORD else sys.maxsize
+        return found, places
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
         """Submits the call.
 
         Raises:
             NoEngineError: no engine is running.
-            SerializationError: an argument or the function cannot be pickled.
-            TypeError: `inputs`, `outputs`, `stdout` or `stderr` is not what it should be.
+            SerializationError: an argument or the function cannot be pickled; where the call is more than one task
+                (with files, streams, a walltime, a cache, a retry handler), it is the future that fails.
+            TypeError: `inputs`, `outputs`, `stdout`, `stderr` or `walltime` is not what it should be.
+            ValueError: no staging provider is for a file, or the walltime is negative.
         """
         engine = self._engine
         if engine is None or (engine is not _engine._current and self._home is None):
@@ -124,33 +148,32 @@ class App(Generic[P, R]):
 
     def _bind(self) -> Engine:
         engine = self._home or _engine.current()
-        defaults = any(value is not None and value != [] for value in self._defaults.values())
-        self._goes_to_kernel = self._needs_kernel() or defaults or kernel_of(engine).looks_after_all
+        needs = self._cache or self._defaults or self._resources
+        self._goes_to_kernel = bool(needs) or self._task_kind != "task" or kernel_of(engine).looks_after_all
         if not self._goes_to_kernel:
             self._fn_id = engine.function_id(self._callee())
         self._engine_retries = engine.config.retries if self._retries is None else self._retries
         self._engine = engine
         return engine
 
-    def _needs_kernel(self) -> bool:
-        return self._cache
-
     def _submit(self, kernel: Kernel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Future[R]:
-        given = {name: value for name, value in self._defaults.items() if name not in kwargs and value is not None}
+        for name, value in self._defaults.items():
+            if name not in kwargs and len(args) <= self._places[name]:
+                kwargs[name] = value
         return kernel.submit(
             self._fn,
             args,
-            kwargs | given,
-            callee=self._wrapped_callee(),
+            kwargs,
+            callee=self._guard(),
             name=self.name,
+            kind=self._task_kind,
             retries=self._retries,
             priority=self._priority,
             cache=self._cache,
             ignore_for_cache=self._ignore,
+            label=self._label,
+            resources=self._resources,
         )
-
-    def _wrapped_callee(self) -> Callable[..., Any]:
-        return self._callee()
 
     def __get__(self, instance: object, owner: type | None = None) -> Callable[..., Future[R]]:
         """As a method: the instance becomes the first argument."""

@@ -13,12 +13,12 @@ class BashApp(App[P, int]):
     """A function that returns a command line; its calls are tasks that run it."""
 
     kind = "bash_app"
-    _guarded: BashCall | None = None
 
     def _callee(self) -> Callable[..., Any]:
-        if self._guarded is None:
-            self._guarded = BashCall(self._fn, self.name)
-        return self._guarded
+        return self._guard()
+
+    def _make_guard(self) -> Callable[..., Any]:
+        return BashCall(self._fn, self.name)
 
 
 def bash_app(function: Callable[..., Any] | None = None, **options: Any) -> Any:

@@ -6,30 +6,16 @@ from collections.abc import Callable
 from typing import Any
 
 from mpitask.apps.base import App, P, R, decorator
-from mpitask.dataflow import Kernel
-from mpitask.futures import Future
 
 
 class JoinApp(App[P, R]):
     """A function that calls apps and returns their futures."""
 
     kind = "join_app"
+    _task_kind = "join"
 
-    def _needs_kernel(self) -> bool:
-        return True
-
-    def _submit(self, kernel: Kernel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Future[R]:
-        given = {name: value for name, value in self._defaults.items() if name not in kwargs and value is not None}
-        return kernel.submit(
-            self._fn,
-            args,
-            kwargs | given,
-            name=self.name,
-            kind="join",
-            retries=self._retries,
-            cache=self._cache,
-            ignore_for_cache=self._ignore,
-        )
+    def _make_guard(self) -> Callable[..., Any]:
+        return self._fn  # it runs in this process, beside others
 
 
 def join_app(function: Callable[..., Any] | None = None, **options: Any) -> Any:

@@ -7,7 +7,6 @@ from typing import Any, ParamSpec, TypeVar, overload
 
 from mpitask.apps.base import App, decorator
 from mpitask.engine import Engine
-from mpitask.worker.call import PythonCall
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -17,12 +16,6 @@ class PythonApp(App[P, R]):
     """A Python function whose calls are tasks."""
 
     kind = "python_app"
-    _guarded: PythonCall | None = None
-
-    def _wrapped_callee(self) -> Callable[..., Any]:
-        if self._guarded is None:
-            self._guarded = PythonCall(self._fn, self.name)
-        return self._guarded
 
 
 @overload
@@ -55,9 +48,10 @@ def python_app(function: Callable[..., Any] | None = None, **options: Any) -> An
         function: any callable that can be pickled by cloudpickle.
         **options: retries: how often a call that fails is tried again; None: as the engine's configuration says.
             priority: calls with a higher one are started before waiting calls with a lower one.
-            cache: a call with the same arguments as an earlier one gives that one's result.
+            cache: a call with the same arguments as an earlier one gives that one's result (a copy of it).
             ignore_for_cache: names of arguments that do not count for that. executors: labels; the engine is one.
-            resources: cores, memory and gpus of a call. data_flow_kernel: the engine, if not the current one.
+            label: for the names of automatic log files. resources: cores, memory and gpus of a call.
+            data_flow_kernel: the engine, if not the current one.
 
     Raises:
         ConfigurationError: `function` is not callable, or an option is out of range.

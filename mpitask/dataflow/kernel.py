@@ -2,8 +2,9 @@
 
 A call's life: its files and streams are prepared (`submit`); where values of its arguments are needed here (to look
 for a memoised result, to join, to run in a thread of this process) it waits for them without a thread; then an attempt
-is launched, and its end either ends the call's future or leads to the next attempt. Work beyond that is done in a small
-pool of threads (`_pool`), never in the engine's notifier.
+is launched, and its end either ends the call's future or leads to the next attempt. A call whose arguments hold no
+future is looked up and launched by the thread that submits it; work beyond that is done in a small pool of threads
+(`_pool`), never in the engine's notifier. Functions of joins, which may wait for calls, have threads of their own.
 
 Thread rule: any thread may call `submit`.
 """
@@ -14,16 +15,18 @@ import concurrent.futures
 import datetime
 import functools
 import logging
+import numbers
 import os
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from mpitask.codec import SCALARS
 from mpitask.dataflow import walk
-from mpitask.dataflow.record import AUTO_LOGNAME, FINAL_STATES, AppFuture, TaskRecord
+from mpitask.dataflow.record import AUTO_LOGNAME, FINAL_STATES, AppFuture, FilesFuture, TaskRecord
 from mpitask.engine import Engine
-from mpitask.errors import AppTimeout, ConfigurationError, DependencyError, JoinError, WorkerLost
+from mpitask.errors import AppTimeout, ConfigurationError, DependencyError, EngineClosedError, JoinError, WorkerLost
 from mpitask.files import File
 from mpitask.futures import DataFuture, Future, Promise
 from mpitask.memo import BasicMemoizer, Memoizer
@@ -31,8 +34,12 @@ from mpitask.staging import DEFAULT_STAGING, Staging, choose
 
 _log = logging.getLogger("mpitask")
 
-_POOL_THREADS = 10
+_POOL_THREADS = 4
+_JOIN_THREADS = 10
 _SIGXCPU = 24
+_BY_NAME = frozenset({"inputs", "outputs", "stdout", "stderr", "walltime"})
+_NO_VALUE = object()
+_NOT_ASKED = object()
 
 Hook = Callable[[TaskRecord, str, str], None]
 Body = Callable[..., Any]
@@ -52,7 +59,9 @@ class Kernel:
         self._lock = threading.Lock()
         self._run_dir: str | None = None
         self._memoizer: Memoizer | None = None
+        self._closed = False
         self._pool = concurrent.futures.ThreadPoolExecutor(_POOL_THREADS, "mpitask-internal")
+        self._join_pool = concurrent.futures.ThreadPoolExecutor(_JOIN_THREADS, "mpitask-join")
         engine.at_close(self.close)
 
     # -- the run --
@@ -73,9 +82,12 @@ class Kernel:
     @property
     def memoizer(self) -> Memoizer:
         """The memoizer of this run, started."""
+        known = self._memoizer
+        if known is not None:
+            return known
         with self._lock:
-            if self._memoizer is not None:
-                return self._memoizer
+            if self._closed:
+                raise EngineClosedError("this engine has ended, and what it remembers of earlier calls with it")
         run_dir = self.run_dir if self.config.memoizer is not None or self.config.checkpoint_mode is not None else ""
         with self._lock:
             if self._memoizer is None:
@@ -91,9 +103,10 @@ class Kernel:
 
     def close(self) -> None:
         """After the last task: the memoizer writes its checkpoint, threads end."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._join_pool, self._pool):
+            pool.shutdown(wait=False, cancel_futures=True)
         with self._lock:
-            memoizer, self._memoizer = self._memoizer, None
+            memoizer, self._memoizer, self._closed = self._memoizer, None, True
         if memoizer is not None:
             memoizer.close()
 
@@ -116,6 +129,8 @@ class Kernel:
         pool: concurrent.futures.Executor | None = None,
         executor: str = "engine",
         after: concurrent.futures.Future[Any] | None = None,
+        label: str | None = None,
+        resources: dict[str, Any] | None = None,
     ) -> AppFuture:
         """Submits a call.
 
@@ -134,81 +149,112 @@ class Kernel:
             pool: threads of this process that run it, in place of the engine.
             executor: the label of what runs it.
             after: what must end well before, apart from futures in the arguments.
+            label: a part of the names of its log files, where `kwargs` has none.
+            resources: what it needs, where `kwargs` has no `parsl_resource_specification`.
 
         Raises:
-            TypeError: `inputs` or `outputs` is not a list of what it should hold.
+            TypeError: a keyword argument with a meaning has none of the types that it may have.
+            BadCheckpoint: at the first memoised call: a checkpoint that it should begin with is damaged.
             EngineClosedError: the engine has ended.
+            Exception: what `Config.std_autopath` raises.
         """
-        future = AppFuture(self.engine, self.engine.promise_handle())
-        name = name or getattr(func, "__name__", type(func).__name__)
+        future = AppFuture(self.engine)
         record = TaskRecord(
-            id=future.tid,
-            func_name=name,
-            func=func,
-            args=args,
-            kwargs=kwargs,
-            depends=[],
-            executor=executor,
-            status="unsched",
-            app_fu=future,
-            try_id=0,
-            fail_count=0,
-            fail_cost=0.0,
-            fail_history=[],
-            retries=self.config.retries if retries is None else retries,
-            memoize=cache,
-            ignore_for_cache=list(ignore_for_cache),
-            hashsum=None,
-            from_memo=None,
-            outputs=[],
-            joins=None,
-            resource_specification=kwargs.get("parsl_resource_specification") or {},
-            time_invoked=datetime.datetime.now(),  # local time, as people read it
-            time_returned=None,
-            kind=kind,
-            priority=priority,
-            pool=pool,
-            memo_kwargs=memo_kwargs or {},
+            {
+                "func_name": name or getattr(func, "__name__", type(func).__name__),
+                "func": func,
+                "args": args,
+                "kwargs": kwargs,
+                "depends": [],
+                "executor": executor,
+                "status": "unsched",
+                "app_fu": future,
+                "try_id": 0,
+                "fail_count": 0,
+                "fail_cost": 0.0,
+                "fail_history": [],
+                "retries": self.config.retries if retries is None else retries,
+                "memoize": cache and self.config.app_cache,
+                "ignore_for_cache": list(ignore_for_cache),
+                "hashsum": None,
+                "from_memo": None,
+                "outputs": [],
+                "joins": None,
+                "resource_specification": kwargs.get("parsl_resource_specification") or resources or {},
+                "time_invoked": datetime.datetime.now(),  # local time, as people read it
+                "time_returned": None,
+                "kind": kind,
+                "priority": priority,
+                "pool": pool,
+                "memo_kwargs": memo_kwargs or {},
+                "label": label,
+            }
         )
         if callee is not None:
             record.callee = callee
         future.task_record = record
+        known: Any = _NOT_ASKED
+        if record["memoize"]:
+            self.memoizer  # noqa: B018 - started here, so that a bad checkpoint is told of where the call is made
+            if after is None and not self.hooks and _holds_plain_values(args, kwargs):
+                known = self._look_up(record)
+                if self._remember(record, known):
+                    return future
+        record["id"] = future.tid
         try:
             self._prepare(record)
         except BaseException:
-            future.cancel()
+            future.drop()
             raise
-        self.tasks[future.tid] = record
-        self._move(record, "pending")
         if after is not None:
             record["depends"].append(after)
-        if cache or kind == "join" or pool is not None or after is not None:
+        self.tasks[record["id"]] = record
+        self._move(record, "pending")
+        if known is not _NOT_ASKED:
+            self._guarded(record, lambda r: self._go_on(r, known))
+        elif not (record["memoize"] or kind == "join" or pool is not None or after is not None):
+            self._launch(record)
+        elif record["depends"]:
             self._when_done(record, record["depends"], self._ready)
         else:
-            self._launch(record)
+            self._guarded(record, self._ready)
         return future
 
     def _prepare(self, record: TaskRecord) -> None:
         """Streams, outputs, files: what is in the arguments by name."""
+        kwargs = record["kwargs"]
+        if not _BY_NAME.isdisjoint(kwargs):
+            kwargs = record["kwargs"] = dict(kwargs)
+            self._prepare_by_name(record, kwargs)
+        found = walk.find((record["args"], kwargs), (File, concurrent.futures.Future))
+        if any(isinstance(item, File | DataFuture) for item in found):
+            self._stage_in(record)
+            found = walk.futures_in(record["args"], record["kwargs"])
+        record["depends"] = [item for item in found if isinstance(item, concurrent.futures.Future)]
+
+    def _prepare_by_name(self, record: TaskRecord, kwargs: dict[str, Any]) -> None:
         future: AppFuture = record["app_fu"]
-        kwargs = record["kwargs"] = dict(record["kwargs"])
         for name in ("inputs", "outputs"):
             if name in kwargs:
                 if not isinstance(kwargs[name], list | tuple):
                     raise TypeError(f"{name}={kwargs[name]!r}: give a list")
                 kwargs[name] = list(kwargs[name])
+        walltime_s = kwargs.get("walltime")
+        if isinstance(walltime_s, bool) or not isinstance(
+            walltime_s, numbers.Real | concurrent.futures.Future | type(None)
+        ):
+            raise TypeError(f"walltime={walltime_s!r}: give seconds")
+        if isinstance(walltime_s, numbers.Real) and not float(walltime_s) >= 0:
+            raise ValueError(f"walltime={walltime_s!r}: give seconds, 0 or more")
+        for file in kwargs.get("outputs", ()):
+            if not isinstance(file, File):
+                raise TypeError(f"outputs holds {file!r}: give Files, as in outputs=[File('result.txt')]")
         for name in ("stdout", "stderr"):
             if kwargs.get(name) is not None:
                 self._prepare_stream(record, name)
-        outputs = []
-        for i, file in enumerate(kwargs.get("outputs") or ()):
-            if not isinstance(file, File):
-                raise TypeError(f"outputs holds {file!r}: give Files, as in outputs=[File('result.txt')]")
+        for i, file in enumerate(kwargs.get("outputs", ())):
             kwargs["outputs"][i] = file.cleancopy()
-            outputs.append(self._output(record, kwargs["outputs"][i]))
-        future.outputs = record["outputs"] = outputs
-        self._stage_in(record)
-        record["depends"] = walk.futures_in(record["args"], kwargs)
+        future.outputs = record["outputs"] = [self._output(record, file) for file in kwargs.get("outputs", ())]
 
     def _prepare_stream(self, record: TaskRecord, name: str) -> None:
         future, kwargs = record["app_fu"], record["kwargs"]
@@ -221,8 +267,8 @@ class Kernel:
             setattr(future, name, self._output(record, file))
             kwargs[name] = (file.filepath, "w")
             return
-        path = spec[0] if isinstance(spec, tuple) and len(spec) == 2 else spec
-        if not isinstance(path, str | os.PathLike):
+        path, mode = spec if isinstance(spec, tuple) and len(spec) == 2 else (spec, "")
+        if not isinstance(path, str | os.PathLike) or not isinstance(mode, str):
             raise TypeError(f"{name}={spec!r}: give a path, (path, mode), a File, or AUTO_LOGNAME")
         kwargs[name] = spec if isinstance(spec, tuple) else os.fspath(spec)
         setattr(future, name, kwargs[name])
@@ -230,7 +276,7 @@ class Kernel:
     def _automatic(self, record: TaskRecord, name: str) -> Any:
         if self.config.std_autopath is not None:
             return self.config.std_autopath(record, name)
-        number, label = record["id"], record["kwargs"].get("label")
+        number, label = record["id"], record["kwargs"].get("label") or record["label"]
         stem = f"task_{number:04d}_{record['func_name']}" + (f"_{label}" if label else "")
         return os.path.join(  # noqa: PTH118 - a string, as people compare it
             self.run_dir, "task_logs", f"{number // 10000:04d}", f"{stem}.{name}"
@@ -239,6 +285,8 @@ class Kernel:
     def _output(self, record: TaskRecord, file: File) -> DataFuture:
         """The future of a file that the task makes; staging out included."""
         future: AppFuture = record["app_fu"]
+        if file.is_glob:
+            return FilesFuture(future, file, self._pool.submit)
         if file.scheme == "file":
             return DataFuture(future, file)
         provider = choose(self.staging, file, "out")
@@ -250,26 +298,34 @@ class Kernel:
         return DataFuture(parent, file)
 
     def _stage_in(self, record: TaskRecord) -> None:
+        """Has remote files in the arguments brought in; a file that is there twice, once."""
+        brought: dict[tuple[str, int], Any] = {}
+
         def bring(item: File | DataFuture) -> Any:
             file = item.file_obj if isinstance(item, DataFuture) else item
             if file.scheme == "file" or file.local_path is not None:
                 return item
-            copy = file.cleancopy()
-            provider = choose(self.staging, copy, "in")
             parent = item.parent if isinstance(item, DataFuture) else None
-            arrived = provider.stage_in(self._transfers, record["executor"], copy, parent)
-            replaced = provider.replace_task(self._transfers, record["executor"], copy, record.callee)
-            if replaced is not None:
-                record.callee = replaced
-            if arrived is None:
-                return DataFuture(parent, copy) if parent is not None else copy
-            return DataFuture(arrived if isinstance(arrived, Future) else self.engine.adopt(arrived), copy)
+            key = (file.url, id(parent))
+            if key not in brought:
+                brought[key] = self._bring(record, file.cleancopy(), parent)
+            return brought[key]
 
         kwargs = record["kwargs"]
-        streams = {name: kwargs[name] for name in ("stdout", "stderr", "outputs") if name in kwargs}
-        rest = {name: value for name, value in kwargs.items() if name not in streams}
+        kept = {name: kwargs[name] for name in ("stdout", "stderr", "outputs") if name in kwargs}
+        rest = {name: value for name, value in kwargs.items() if name not in kept}
         record["args"], rest = walk.replace((record["args"], rest), (File, DataFuture), bring)
-        record["kwargs"] = rest | streams
+        record["kwargs"] = rest | kept
+
+    def _bring(self, record: TaskRecord, file: File, parent: Future[Any] | None) -> Any:
+        provider = choose(self.staging, file, "in")
+        arrived = provider.stage_in(self._transfers, record["executor"], file, parent)
+        replaced = provider.replace_task(self._transfers, record["executor"], file, record.callee)
+        if replaced is not None:
+            record.callee = replaced
+        if arrived is None:
+            return file if parent is None else DataFuture(parent, file)
+        return DataFuture(arrived if isinstance(arrived, Future) else self.engine.adopt(arrived), file)
 
     # -- the life of a call --
 
@@ -293,109 +349,153 @@ class Kernel:
             future.add_done_callback(one_done)
         one_done(None)
 
-    def _in_pool(self, record: TaskRecord, then: Callable[[TaskRecord], None]) -> None:
-        def run() -> None:
-            try:
-                then(record)
-            except BaseException as error:  # noqa: BLE001 - the call ends with it
-                self._fail(record, error)
-
+    def _in_pool(
+        self,
+        record: TaskRecord,
+        then: Callable[[TaskRecord], None],
+        pool: concurrent.futures.Executor | None = None,
+    ) -> None:
         try:
-            self._pool.submit(run)
+            (pool or self._pool).submit(self._guarded, record, then)
         except RuntimeError:  # the engine is ending
-            record["app_fu"].cancel()
+            self._end(record, "cancelled")
 
-    def _ready(self, record: TaskRecord) -> None:
-        """All futures in the arguments have ended."""
-        if record["app_fu"].cancelled():
-            self._move(record, "cancelled")
-            return
-        failed = [(error, future) for future in record["depends"] if (error := _error_of(future)) is not None]
-        if failed:
-            error, future = failed[0]
-            cause = error.cause if isinstance(error, DependencyError) else getattr(future, "tid", -1)
-            root = error.root if isinstance(error, DependencyError) else error
-            self._fail(record, DependencyError(record["id"], getattr(future, "tid", -1), cause, root), "dep_fail")
-            return
-        if record["memoize"]:
-            args, kwargs = walk.resolved(record["args"], record["kwargs"])
-            known = self.memoizer.check_memo(_ForMemo(record, args, record["memo_kwargs"] | kwargs))
-            if known is not None:
-                known.add_done_callback(lambda future: self._in_pool(record, lambda r: self._take_memo(r, future)))
+    def _guarded(self, record: TaskRecord, then: Callable[[TaskRecord], None]) -> None:
+        """Calls `then(record)`; if it raises, the call ends with that."""
+        try:
+            then(record)
+        except BaseException as error:
+            self._fail(record, error)
+            if not isinstance(error, Exception):
+                raise
+
+    def _ready(self, record: TaskRecord, unusable: object = None) -> None:
+        """All futures in the arguments have ended. `unusable`: what the memoizer has given for this call before."""
+        for future in record["depends"]:
+            error = _error_of(future)
+            if error is not None:
+                self._fail(record, _not_run(record["id"], self._number_of(future), error), "dep_fail")
                 return
-        self._launch(record)
+        known = None
+        if record["memoize"] and record["status"] not in FINAL_STATES:
+            known = self._look_up(record)
+        self._go_on(record, None if known is unusable else known)
+
+    def _look_up(self, record: TaskRecord) -> concurrent.futures.Future[Any] | None:
+        """What the memoizer has for the call: an outcome, or the same call that is running, or nothing."""
+        try:
+            if not record["depends"] and not record["memo_kwargs"]:
+                return self.memoizer.check_memo(record)
+            args, kwargs = walk.resolved(record["args"], record["kwargs"])
+            return self.memoizer.check_memo(_ForMemo(record, args, record["memo_kwargs"] | kwargs))
+        except Exception as error:  # noqa: BLE001 - the call ends with it
+            failed: concurrent.futures.Future[Any] = concurrent.futures.Future()
+            failed.set_exception(error)
+            return failed
+
+    def _remember(self, record: TaskRecord, known: concurrent.futures.Future[Any] | None) -> bool:
+        """Ends a call at once if it has a known result."""
+        if known is None or not known.done() or _error_of(known) is not None:
+            return False
+        record["app_fu"].remember(known.result())
+        record["from_memo"] = True
+        record["time_returned"] = record["time_invoked"]
+        self._count(record, "memo_done")
+        return True
+
+    def _go_on(self, record: TaskRecord, known: concurrent.futures.Future[Any] | None) -> None:
+        """After the memoizer has been asked."""
+        if known is None:
+            self._launch(record)
+        elif known.done():
+            self._take_memo(record, known)
+        else:
+            known.add_done_callback(lambda future: self._in_pool(record, lambda r: self._take_memo(r, future)))
+
+    def _number_of(self, future: concurrent.futures.Future[Any]) -> int:
+        """The number by which messages name a future."""
+        if isinstance(future, Future | DataFuture):
+            return future.tid
+        return self.engine.adopt(future).tid
 
     def _take_memo(self, record: TaskRecord, known: concurrent.futures.Future[Any]) -> None:
         error = _error_of(known)
         if isinstance(error, concurrent.futures.CancelledError | WorkerLost | DependencyError):
-            self._ready(record)  # it says nothing of the function: run it
+            self._ready(record, known)  # it says nothing of the function: run it
             return
         record["from_memo"] = True
         if error is None:
-            self._end(record, "memo_done", lambda: record["app_fu"].keep(known.result()))
+            self._end(record, "memo_done", value=known.result())
         else:
             self._fail(record, error)
 
     def _launch(self, record: TaskRecord) -> None:
         """One attempt."""
         record["try_id"] = record["fail_count"]
-        self._move(record, "launched")
+        if not self._move(record, "launched"):
+            return
         if record["kind"] == "join":
-            args, kwargs = walk.resolved(record["args"], record["kwargs"])
-            self._join(record, record["func"](*args, **kwargs))
+            self._in_pool(record, self._run_join, self._join_pool)
             return
-        if record["pool"] is not None:
-            args, kwargs = walk.resolved(record["args"], record["kwargs"])
-            ran = record["pool"].submit(record.callee, *args, **kwargs)
-            ran.add_done_callback(lambda _: self._in_pool(record, lambda r: self._local_ended(r, ran)))
-            return
-        engine = self.engine
+        target: concurrent.futures.Future[Any]
         try:
-            target = engine.call(
-                engine.function_id(record.callee), record["args"], record["kwargs"], record["priority"], 0
-            )
+            if record["pool"] is not None:
+                args, kwargs = walk.resolved(record["args"], record["kwargs"])
+                target = record["pool"].submit(record.callee, *args, **kwargs)
+            else:
+                fn_id = self.engine.function_id(record.callee)
+                target = self.engine.call(fn_id, record["args"], record["kwargs"], record["priority"], 0)
         except Exception as error:  # noqa: BLE001 - arguments that cannot be pickled
             self._failed_attempt(record, error)
             return
         record.target = target
+        if record["status"] in FINAL_STATES:  # cancelled meanwhile, by somebody who could not see the target
+            target.cancel()
         target.add_done_callback(functools.partial(self._attempt_ended, record))
 
-    def _attempt_ended(self, record: TaskRecord, target: Any) -> None:
+    def _attempt_ended(self, record: TaskRecord, target: concurrent.futures.Future[Any]) -> None:
         """In the notifier thread: hands work on that takes time."""
         if target.cancelled():
-            self._end(record, "cancelled", record["app_fu"].cancel)
-        elif target.task_status() == "done" and not record["memoize"]:
-            self._end(record, "exec_done", lambda: record["app_fu"].forward(target))
+            self._end(record, "cancelled")
+        elif isinstance(target, Future) and target.task_status() == "done" and not record["memoize"]:
+            self._end(record, "exec_done", source=target)
         else:
             self._in_pool(record, lambda r: self._examine(r, target))
 
-    def _examine(self, record: TaskRecord, target: Future[Any]) -> None:
+    def _examine(self, record: TaskRecord, target: concurrent.futures.Future[Any]) -> None:
         error = _error_of(target)
         if error is None:
-            self.memoizer.update_memo_result(record, target.result())
-            self._end(record, "exec_done", lambda: record["app_fu"].forward(target))
+            value = target.result()
+            if record["memoize"]:
+                self.memoizer.update_memo_result(record, value)
+            if isinstance(target, Future):
+                self._end(record, "exec_done", source=target)
+            else:
+                self._end(record, "exec_done", value=value)
             return
-        if isinstance(error, WorkerLost) and error.signal == _SIGXCPU and record["kwargs"].get("walltime") is not None:
-            error = AppTimeout(
-                f"App {record['func_name']} exceeded walltime: {record['kwargs']['walltime']} seconds; "
-                "its process was ended, because the function did not let Python interrupt it"
-            )
-        if isinstance(error, DependencyError):
-            self._fail(record, DependencyError(record["id"], error.via, error.cause, error.root), "dep_fail")
+        if isinstance(error, WorkerLost):
+            walltime_s = record["kwargs"].get("walltime")
+            if error.signal == _SIGXCPU and walltime_s is not None:
+                error = AppTimeout(
+                    f"App {record['func_name']} exceeded walltime: {walltime_s} seconds; "
+                    "its process was ended, because the function did not let Python interrupt it"
+                )
+            else:
+                error = WorkerLost(record["id"], error.host, error.pid, error.wait_status, error.what)
+        if (
+            isinstance(target, Future)
+            and target.task_status() == "dependency_failed"
+            and isinstance(error, DependencyError)
+        ):
+            self._fail(record, _not_run(record["id"], error.via, error), "dep_fail")
         else:
             self._failed_attempt(record, error)
 
-    def _local_ended(self, record: TaskRecord, ran: concurrent.futures.Future[Any]) -> None:
-        error = _error_of(ran)
-        if error is not None:
-            self._failed_attempt(record, error)
-            return
-        if record["memoize"]:
-            self.memoizer.update_memo_result(record, ran.result())
-        self._end(record, "exec_done", lambda: record["app_fu"].keep(ran.result()))
-
     def _failed_attempt(self, record: TaskRecord, error: BaseException) -> None:
         """Another attempt, if there is one left."""
+        record.target = None
+        record["fail_count"] += 1
+        record["fail_history"].append(repr(error))
         cost: float = 1
         if self.config.retry_handler is not None:
             try:
@@ -403,16 +503,22 @@ class Kernel:
             except Exception as raised:  # noqa: BLE001 - it is the handler's way of saying what the task ends with
                 self._fail(record, raised)
                 return
-        record["fail_count"] += 1
         record["fail_cost"] += cost
-        record["fail_history"].append(repr(error))
-        if record["fail_cost"] <= record["retries"]:
-            self._move(record, "fail_retryable")
+        if record["fail_cost"] > record["retries"]:
+            self._fail(record, error)
+        elif self._move(record, "fail_retryable"):
             self._in_pool(record, self._launch)
+
+    def _run_join(self, record: TaskRecord) -> None:
+        if record["status"] in FINAL_STATES:
             return
-        if record["memoize"]:
-            self.memoizer.update_memo_exception(record, error)
-        self._fail(record, error)
+        try:
+            args, kwargs = walk.resolved(record["args"], record["kwargs"])
+            value = record.callee(*args, **kwargs)
+        except Exception as error:  # noqa: BLE001 - whatever the function raises is the attempt's end
+            self._failed_attempt(record, error)
+        else:
+            self._join(record, value)
 
     def _join(self, record: TaskRecord, value: Any) -> None:
         """The body of a join has returned what the call stands for."""
@@ -432,15 +538,17 @@ class Kernel:
                 f"it returned {value!r}"
             )
         record["joins"] = value
-        self._move(record, "joining")
-        self._when_done(record, futures, lambda r: self._joined(r, value, futures))
+        if self._move(record, "joining"):
+            self._when_done(record, futures, lambda r: self._joined(r, value, futures))
 
     def _joined(self, record: TaskRecord, value: Any, futures: Sequence[concurrent.futures.Future[Any]]) -> None:
-        failures = [
-            (error, f"task {getattr(future, 'tid', '?')}")
-            for future in futures
-            if (error := _error_of(future)) is not None
-        ]
+        failures: list[tuple[BaseException, str]] = []
+        for future in futures:
+            error = _error_of(future)
+            if isinstance(error, JoinError):  # of a join inside this one: what has really failed
+                failures += error.failures
+            elif error is not None:
+                failures.append((error, f"task {getattr(future, 'tid', '?')}"))
         if failures:
             self._fail(record, JoinError(record["id"], failures))
             return
@@ -453,43 +561,90 @@ class Kernel:
             result = value.result()
         if record["memoize"]:
             self.memoizer.update_memo_result(record, result)
-        if isinstance(value, Promise) or not isinstance(value, Future) or value._engine is not self.engine:
-            self._end(record, "exec_done", lambda: record["app_fu"].keep(result))
+        if isinstance(value, Future) and not isinstance(value, Promise) and value._engine is self.engine:
+            self._end(record, "exec_done", source=value)
         else:
-            self._end(record, "exec_done", lambda: record["app_fu"].forward(value))
+            self._end(record, "exec_done", value=result)
 
     # -- ends --
 
-    def _fail(self, record: TaskRecord, error: BaseException, state: str = "failed") -> None:
-        record["exception"] = error
-        self._end(record, state, lambda: record["app_fu"].set_exception(error))
+    def cancel(self, record: TaskRecord) -> bool:
+        """Cancels a call unless a worker has it or it has ended; whether it is cancelled."""
+        target = record.target
+        if target is None or target.cancel():
+            self._end(record, "cancelled")
+        return bool(record["status"] == "cancelled")
 
-    def _end(self, record: TaskRecord, state: str, tell: Callable[[], object]) -> None:
+    def _fail(self, record: TaskRecord, error: BaseException, state: str = "failed") -> None:
+        if record["hashsum"] is not None:
+            self.memoizer.update_memo_exception(record, error)
+        self._end(record, state, error=error)
+
+    def _end(
+        self,
+        record: TaskRecord,
+        state: str,
+        *,
+        value: Any = _NO_VALUE,
+        source: Future[Any] | None = None,
+        error: BaseException | None = None,
+    ) -> None:
+        """Ends a call once and for all: with a value, as another future has ended, with an error, or cancelled."""
+        future: AppFuture = record["app_fu"]
         with record.lock:
             if record["status"] in FINAL_STATES:
                 return
             record["time_returned"] = datetime.datetime.now()
-            self._count(record, state)
-        self._tell_hooks(record, state)
+            if error is not None:
+                record["exception"] = error
+            if value is not _NO_VALUE:
+                future.keep(value, shared=record["memoize"])
+            record.target = None
+            old = self._count(record, state)
+        self._tell_hooks(record, old, state)
         self.tasks.pop(record["id"], None)
-        tell()
+        try:
+            if error is not None:
+                # Tasks that need it tell of the first failure, not of all between.
+                told = error.root if isinstance(error, DependencyError) else error
+                frames = told.__traceback__
+                future.set_exception(told)
+                told.__traceback__ = frames  # which pickling takes off
+            elif source is not None:
+                future.forward(source)
+            elif value is not _NO_VALUE:
+                future.publish()
+            else:
+                future.drop()
+        except EngineClosedError:
+            pass
+        except Exception:  # noqa: BLE001 - an exception that not even a stand-in can be made for
+            _log.exception("tasks that need task %d will not get its outcome", record["id"])
+            future.drop()
 
-    def _move(self, record: TaskRecord, state: str) -> None:
-        self._count(record, state)
-        self._tell_hooks(record, state)
+    def _move(self, record: TaskRecord, state: str) -> bool:
+        """Into a state that is not the last one; False: it has ended."""
+        with record.lock:
+            if record["status"] in FINAL_STATES:
+                return False
+            old = self._count(record, state)
+        self._tell_hooks(record, old, state)
+        return True
 
-    def _count(self, record: TaskRecord, state: str) -> None:
+    def _count(self, record: TaskRecord, state: str) -> str:
+        old: str = record["status"]
         with self._lock:
-            counts, old = self.state_counts, record["status"]
+            counts = self.state_counts
             if counts.get(old):
                 counts[old] -= 1
             counts[state] = counts.get(state, 0) + 1
-        record["before"], record["status"] = old, state
+        record["status"] = state
+        return old
 
-    def _tell_hooks(self, record: TaskRecord, state: str) -> None:
+    def _tell_hooks(self, record: TaskRecord, old: str, state: str) -> None:
         for hook in self.hooks:
             try:
-                hook(record, record["before"], state)
+                hook(record, old, state)
             except Exception:  # noqa: BLE001 - a hook must not decide about tasks
                 _log.exception("the hook %r raised", hook)
 
@@ -534,19 +689,36 @@ def _error_of(future: concurrent.futures.Future[Any]) -> BaseException | None:
         return error
 
 
+def _holds_plain_values(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether nothing in the arguments has to be prepared or waited for."""
+    if not _BY_NAME.isdisjoint(kwargs):
+        return False
+    if SCALARS.issuperset(map(type, args)) and SCALARS.issuperset(map(type, kwargs.values())):
+        return True
+    return not walk.find((args, kwargs), (File, concurrent.futures.Future))
+
+
+def _not_run(task: int, via: int, error: BaseException) -> DependencyError:
+    """What a call ends with whose argument, made by task `via`, is not there because of `error`."""
+    cause, root = via, error
+    while isinstance(root, DependencyError):
+        cause, root = root.cause, root.root
+    return DependencyError(task, via, cause, root)
+
+
 def make_run_dir(parent: str | os.PathLike[str]) -> str:
-    """Makes `<parent>/<NNN>` with the first free number. Two programs that start at once get two.
+    """Makes `<parent>/<NNN>` with the first free number; its absolute path. Two programs that start at once get two.
 
     Raises:
         ConfigurationError: it cannot be made.
     """
     try:
         Path(parent).mkdir(parents=True, exist_ok=True)
-        taken = [int(path.name) for path in Path(parent).iterdir() if path.name.isdigit()]
+        taken = [int(path.name) for path in Path(parent).iterdir() if path.name.isdecimal()]
         number = max(taken, default=-1) + 1
         while True:
             try:
-                path = os.path.join(parent, f"{number:03d}")  # noqa: PTH118
+                path = os.path.abspath(os.path.join(parent, f"{number:03d}"))  # noqa: PTH100, PTH118 - a string
                 Path(path).mkdir()
                 return path
             except FileExistsError:

@@ -1,66 +1,110 @@
 """Futures and files inside arguments: finding them, and putting values in their place.
 
 Containers are looked into at any depth: list, tuple (named ones too), set, frozenset, dict and dataclass instances.
-Nothing of the caller's is changed: a container with something to replace is copied.
+Nothing of the caller's is changed: a container with something to replace is copied, as what it is.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
+import copy
 import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+from mpitask.codec import SCALARS
 
-def find(value: Any, wanted: type | tuple[type, ...], found: list[Any]) -> None:
-    """Appends every instance of `wanted` inside `value` to `found`, in order."""
-    if isinstance(value, wanted):
+_CONTAINERS = frozenset({list, tuple, set, frozenset, dict})
+
+Wanted = type | tuple[type, ...]
+
+
+def find(value: Any, wanted: Wanted) -> list[Any]:
+    """Every instance of `wanted` inside `value`, in order. What holds itself is looked into once."""
+    found: list[Any] = []
+    _look(value, wanted, found, set())
+    return found
+
+
+def futures_in(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[concurrent.futures.Future[Any]]:
+    """All futures in the arguments of a call."""
+    return find((args, kwargs), concurrent.futures.Future)
+
+
+def _look(value: Any, wanted: Wanted, found: list[Any], seen: set[int]) -> None:
+    if type(value) in SCALARS:
+        return
+    if type(value) not in _CONTAINERS and isinstance(value, wanted):
         found.append(value)
-    elif isinstance(value, list | tuple | set | frozenset):
-        for item in value:
-            find(item, wanted, found)
-    elif isinstance(value, dict):
+        return
+    fields = _fields(value)
+    if not (fields or isinstance(value, list | tuple | set | frozenset | dict)) or id(value) in seen:
+        return
+    seen.add(id(value))
+    if not fields and not isinstance(value, dict) and SCALARS.issuperset(map(type, value)):
+        return
+    if isinstance(value, dict):
         for key, item in value.items():
-            find(key, wanted, found)
-            find(item, wanted, found)
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        for field in dataclasses.fields(value):
-            find(getattr(value, field.name, None), wanted, found)
+            _look(key, wanted, found, seen)
+            _look(item, wanted, found, seen)
+    else:
+        for item in [getattr(value, name, None) for name in fields] if fields else value:
+            _look(item, wanted, found, seen)
 
 
-def replace(value: Any, wanted: type | tuple[type, ...], with_what: Callable[[Any], Any]) -> Any:  # noqa: PLR0911
+def _fields(value: Any) -> list[str]:
+    """Names of the fields of a dataclass instance."""
+    if not hasattr(type(value), "__dataclass_fields__"):
+        return []
+    return [field.name for field in dataclasses.fields(value)]
+
+
+def replace(value: Any, wanted: Wanted, with_what: Callable[[Any], Any]) -> Any:  # noqa: PLR0911
     """The same with every instance of `wanted` replaced; what holds none is the caller's own object."""
+    if type(value) in SCALARS:
+        return value
     if isinstance(value, wanted):
         return with_what(value)
+    if fields := _fields(value):
+        return _replace_fields(value, fields, wanted, with_what)
     if isinstance(value, list | tuple | set | frozenset):
         items = [replace(item, wanted, with_what) for item in value]
         if all(new is old for new, old in zip(items, value, strict=True)):
             return value
+        if isinstance(value, list | set):
+            return _refilled(value, items)
         return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
     if isinstance(value, dict):
         pairs = [(replace(k, wanted, with_what), replace(v, wanted, with_what)) for k, v in value.items()]
         if all(nk is k and nv is v for (nk, nv), (k, v) in zip(pairs, value.items(), strict=True)):
             return value
-        copy = value.copy()
-        copy.clear()
-        copy.update(pairs)
-        return copy
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        changes = {}
-        for field in dataclasses.fields(value):
-            old = getattr(value, field.name, None)
-            new = replace(old, wanted, with_what)
-            if new is not old:
-                changes[field.name] = new
-        return dataclasses.replace(value, **changes) if changes else value
+        return _refilled(value, pairs)
     return value
 
 
-def futures_in(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[concurrent.futures.Future[Any]]:
-    """All futures in the arguments of a call."""
-    found: list[concurrent.futures.Future[Any]] = []
-    find((args, kwargs), concurrent.futures.Future, found)
-    return found
+def _refilled(value: Any, items: list[Any]) -> Any:
+    """A copy of a list, set or dict, of whatever subclass, with other contents."""
+    new = copy.copy(value)
+    new.clear()
+    if isinstance(new, dict):
+        for key, item in items:  # not by update(): a Counter counts there
+            new[key] = item
+    elif isinstance(new, list):
+        new.extend(items)
+    else:
+        new.update(items)
+    return new
+
+
+def _replace_fields(value: Any, fields: list[str], wanted: Wanted, with_what: Callable[[Any], Any]) -> Any:
+    changed = value
+    for name in fields:
+        old = getattr(value, name, None)
+        new = replace(old, wanted, with_what)
+        if new is not old:
+            changed = copy.copy(value) if changed is value else changed
+            object.__setattr__(changed, name, new)  # frozen ones too; what __init__ does was done once
+    return changed
 
 
 def resolved(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

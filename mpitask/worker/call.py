@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import os
 import select
 import signal
+import stat
 import sys
 import tempfile
 import threading
@@ -28,30 +30,45 @@ from mpitask.errors import (
     BashExitFailure,
     MissingOutputs,
 )
+from mpitask.files import File
 from mpitask.native import check, ffi, lib
 
 STREAMS = ("stdout", "stderr")
 SHELL = b"/bin/bash"
 _KILL_GRACE_S = 1.0
 """After its walltime a function that cannot be interrupted, or a command that ignores SIGTERM, gets this long."""
+_LONGEST_S = 1e9
+_LONGEST_POLL_S = 1e6
 _TAIL_BYTES = 4000
 _TAIL_LINES = 10
+_HEADER_END = "--> end executable <--\n"
+_libc = ctypes.CDLL(None)
 
 
-def open_stream(spec: Any, name: str, default_mode: str = "a+") -> IO[str]:
+def open_stream(spec: Any, name: str, default_mode: str = "a+") -> IO[Any]:
     """Opens what was given as stdout= or stderr=: a path, or (path, mode). Makes its directories.
 
     Raises:
-        BadStdStreamFile: it cannot be opened.
+        BadStdStreamFile: it cannot be opened, or not for writing.
     """
     path, mode = spec if isinstance(spec, tuple) and len(spec) == 2 else (spec, default_mode)
     try:
         target = Path(os.fspath(path))
-        if target.parent != Path():
-            target.parent.mkdir(parents=True, exist_ok=True)
-        return target.open(mode)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        file: IO[Any] = target.open(mode)
     except Exception as error:
         raise BadStdStreamFile(f"{name}={spec!r} cannot be opened: {type(error).__name__}: {error}") from error
+    if not file.writable():
+        file.close()
+        raise BadStdStreamFile(f"{name}={spec!r} is opened for reading only: give another mode")
+    return file
+
+
+def _flush(name: str) -> None:
+    stream = getattr(sys, name)
+    if stream is not None:
+        stream.flush()
+    _libc.fflush(None)  # what extension modules have printed
 
 
 @contextlib.contextmanager
@@ -62,59 +79,70 @@ def redirected(specs: dict[str, Any]) -> Iterator[None]:
             if specs.get(name) is None:
                 continue
             file = stack.enter_context(open_stream(specs[name], name))
-            getattr(sys, name).flush()
+            _flush(name)
             kept = os.dup(number)
             stack.callback(os.close, kept)
             os.dup2(file.fileno(), number)
             stack.callback(os.dup2, kept, number)
-            stack.callback(getattr(sys, name).flush)
+            stack.callback(_flush, name)
         yield
 
 
-@contextlib.contextmanager
-def limited(walltime_s: float | None, name: str) -> Iterator[None]:
-    """Raises AppTimeout in the block after `walltime_s`; code that does not let Python run ends with its process."""
+def call_within(walltime_s: float | None, name: str, fn: Callable[[], Any]) -> Any:
+    """Calls `fn()`; after `walltime_s` AppTimeout is raised in it. Code that is deaf to that ends with its process."""
     if walltime_s is None:
-        yield
-        return
+        return fn()
     text = f"App {name} exceeded walltime: {walltime_s} seconds"
+    walltime_s = float(walltime_s)
     if threading.current_thread() is not threading.main_thread():
-        with _limited_thread(walltime_s, text):
-            yield
-        return
+        return _call_within_thread(walltime_s, text, fn)
+    over = False
 
     def expired(*_: object) -> None:
-        raise AppTimeout(text)
+        if not over:
+            raise AppTimeout(text)
 
     timer = ffi.new("uint64_t *")
-    check(lib.mt_deadline_set(int((walltime_s + _KILL_GRACE_S) * 1e9), timer), "setting a walltime")
+    deadline_s = min(walltime_s + _KILL_GRACE_S, _LONGEST_S)
+    check(lib.mt_deadline_set(int(deadline_s * 1e9), timer), "setting a walltime")
     before = signal.signal(signal.SIGALRM, expired)
-    signal.setitimer(signal.ITIMER_REAL, max(walltime_s, 1e-6))
     try:
-        yield
+        # It rings once: an exception that comes on the way out leaves nothing behind that could ring in the next task.
+        signal.setitimer(signal.ITIMER_REAL, min(max(walltime_s, 1e-6), _LONGEST_S))
+        try:
+            return fn()
+        finally:
+            over = True
     finally:
+        lib.mt_deadline_cancel(timer[0])
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-        lib.mt_deadline_cancel(timer[0])
 
 
-@contextlib.contextmanager
-def _limited_thread(walltime_s: float, text: str) -> Iterator[None]:
+def _call_within_thread(walltime_s: float, text: str, fn: Callable[[], Any]) -> Any:
     thread = ctypes.c_ulong(threading.get_ident())
-    expired = threading.Event()
+    lock = threading.Lock()
+    over = False
 
     def interrupt() -> None:
-        expired.set()
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(AppTimeout))
+        with lock:
+            if not over:
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(AppTimeout))
 
-    timer = threading.Timer(walltime_s, interrupt)
+    timer = threading.Timer(min(walltime_s, threading.TIMEOUT_MAX), interrupt)
+    timer.daemon = True
     timer.start()
     try:
-        yield
+        try:
+            return fn()
+        finally:
+            with lock:
+                over = True
     except AppTimeout:
         raise AppTimeout(text) from None
     finally:
         timer.cancel()
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, None)  # ordered, and not delivered yet
 
 
 class PythonCall:
@@ -126,8 +154,8 @@ class PythonCall:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Calls it."""
-        with redirected(kwargs), limited(kwargs.get("walltime"), self.name):
-            return self.fn(*args, **kwargs)
+        with redirected(kwargs):
+            return call_within(kwargs.get("walltime"), self.name, functools.partial(self.fn, *args, **kwargs))
 
 
 class BashCall:
@@ -141,24 +169,23 @@ class BashCall:
         """Calls it and runs its command. Gives 0, or raises what belongs to another end."""
         command = self._command(args, kwargs)
         with contextlib.ExitStack() as stack:
-            files: dict[str, IO[str]] = {}
-            for name in STREAMS:
-                if kwargs.get(name) is not None:
-                    files[name] = stack.enter_context(open_stream(kwargs[name], name))
+            files = {
+                name: stack.enter_context(open_stream(kwargs[name], name))
+                for name in STREAMS
+                if kwargs.get(name) is not None
+            }
             if "stderr" in files:
-                print(
-                    f"--> executable follows <--\n{command}\n--> end executable <--", file=files["stderr"], flush=True
-                )
-                errors: IO[Any] = files["stderr"]
+                errors = files["stderr"]
+                _write(errors.fileno(), f"--> executable follows <--\n{command}\n{_HEADER_END}")
             else:
                 errors = stack.enter_context(tempfile.TemporaryFile())
+                stack.callback(_pass_on, errors.fileno())
             out = files["stdout"].fileno() if "stdout" in files else -1
-            sys.stdout.flush()
+            _flush("stdout")
             status = run_command(command, out, errors.fileno(), kwargs.get("walltime"), self.name)
-            tail = _tail(errors, passes_on="stderr" not in files)
-        if status != 0:
-            raise BashExitFailure(self.name, status, tail)
-        missing = [file for file in kwargs.get("outputs") or () if not os.path.exists(file)]  # noqa: PTH110
+            if status != 0:
+                raise BashExitFailure(self.name, status, _tail(errors.fileno()))
+        missing = [file for file in kwargs.get("outputs") or () if not _exists(file)]
         if missing:
             raise MissingOutputs(f"Missing outputs from app {self.name}", missing)
         return 0
@@ -175,6 +202,8 @@ class BashCall:
                 f"Expected a str for bash_app commandline, got {type(command).__name__}: {self.name} must return "
                 "the command to run"
             )
+        if "\0" in command:
+            raise ValueError(f"the command of bash_app {self.name} holds a NUL character")
         return command
 
 
@@ -188,19 +217,32 @@ def run_command(command: str, stdout: int, stderr: int, walltime_s: float | None
         AppTimeout: it has not ended within its walltime; its process group has been killed.
     """
     pid = _spawn_shell(command, stdout, stderr)
+    try:
+        status = _wait(pid, None if walltime_s is None else float(walltime_s))
+    except BaseException:
+        _kill_group(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
+    if status is None:
+        raise AppTimeout(f"App {name} exceeded walltime: {walltime_s} seconds")
+    return os.waitstatus_to_exitcode(status)
+
+
+def _wait(pid: int, walltime_s: float | None) -> int | None:
+    """How a child has ended; None: it did not within its walltime, and has been killed with its group."""
     if walltime_s is None:
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        return os.waitpid(pid, 0)[1]
     handle = os.pidfd_open(pid)
     try:
         if _ends_within(handle, walltime_s):
-            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            return os.waitpid(pid, 0)[1]
         _kill_group(pid, signal.SIGTERM)
         _ends_within(handle, _KILL_GRACE_S)
         _kill_group(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
     finally:
         os.close(handle)
-    raise AppTimeout(f"App {name} exceeded walltime: {walltime_s} seconds")
+    return None
 
 
 def _spawn_shell(command: str, stdout: int, stderr: int) -> int:
@@ -224,7 +266,7 @@ def _ends_within(handle: int, seconds: float) -> bool:
     poll.register(handle, select.POLLIN)
     deadline = time.monotonic() + seconds
     while (left := deadline - time.monotonic()) > 0:
-        if poll.poll(left * 1000):
+        if poll.poll(min(left, _LONGEST_POLL_S) * 1000):
             return True
     return False
 
@@ -234,17 +276,35 @@ def _kill_group(pid: int, number: int) -> None:
         os.killpg(pid, number)
 
 
-def _tail(errors: IO[Any], *, passes_on: bool) -> str:
-    """The end of what was written to a file; all of it also goes to our own standard error if it `passes_on`."""
-    fd = errors.fileno()
-    size = os.fstat(fd).st_size
-    if passes_on and size:
-        at = 0
-        while at < size and (data := os.pread(fd, 1 << 20, at)):
-            os.write(2, data)
-            at += len(data)
+def _exists(output: Any) -> bool:
+    """Whether an output is there; of a pattern, at least one file."""
+    if os.path.exists(output):  # noqa: PTH110 - any os.PathLike
+        return True
+    return isinstance(output, File) and output.is_glob and bool(output.expand())
+
+
+def _write(fd: int, text: str) -> None:
+    data = os.fsencode(text)
+    while data:
+        data = data[os.write(fd, data) :]
+
+
+def _pass_on(fd: int) -> None:
+    """What is in a file also goes to our own standard error."""
+    at = 0
+    while data := os.pread(fd, 1 << 20, at):
+        at += len(data)
+        while data:
+            data = data[os.write(2, data) :]
+
+
+def _tail(fd: int) -> str:
+    """The last lines that a command has written to a file; empty for a device, or a pipe."""
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
+        return ""
     with open(f"/proc/self/fd/{fd}", "rb") as file:  # noqa: PTH123 - ours may be for writing only
-        file.seek(max(0, size - _TAIL_BYTES))
+        file.seek(max(0, status.st_size - _TAIL_BYTES))
         data = file.read(_TAIL_BYTES)
-    text = data.decode(errors="replace").rpartition("--> end executable <--\n")[2]
+    text = data.decode(errors="replace").rpartition(_HEADER_END)[2]
     return "\n".join(text.splitlines()[-_TAIL_LINES:])

@@ -1,0 +1,494 @@
+"""Memoised calls: which are the same, what is remembered, checkpoints, and what a hit costs."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+import statistics
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from apps_helpers import hold, soon
+
+from helpers.processes import Launcher
+from mpitask import (
+    BashExitFailure,
+    BasicMemoizer,
+    DependencyError,
+    Engine,
+    File,
+    WorkerLost,
+    bash_app,
+    python_app,
+)
+from mpitask.dataflow import kernel_of
+from mpitask.memo import BadCheckpoint, Memoizer, get_all_checkpoints
+
+pytestmark = pytest.mark.usefixtures("engine")
+
+
+class Counted:
+    """An app that counts its runs in a file."""
+
+    def __init__(self, path: Path, body: Callable[..., Any], **options: Any) -> None:
+        self.path = path
+        name = str(path)
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            os.write(fd, b"x")
+            os.close(fd)
+            return body(*args, **kwargs)
+
+        counted.__qualname__ = name  # what makes functions the same
+        self.app = python_app(counted, cache=True, **options)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.app(*args, **kwargs)
+
+    @property
+    def runs(self) -> int:
+        return self.path.stat().st_size if self.path.exists() else 0
+
+
+@python_app
+def echo(x: Any = None) -> Any:
+    return x
+
+
+# -- hits --
+
+
+def test_a_hit_is_there_at_once(tmp_path: Path) -> None:
+    square = Counted(tmp_path / "runs", lambda x: x * x)
+    assert square(3).result(timeout=20) == 9
+    again = square(3)
+    assert again.done()
+    assert again.result(timeout=0) == 9
+    assert (again.exception(timeout=0), again.cancelled(), again.running(), again.cancel()) == (
+        None,
+        False,
+        False,
+        False,
+    )
+    assert (square.runs, again.task_status()) == (1, "memo_done")
+    assert square(4).result(timeout=20) == 16
+    assert square.runs == 2
+
+
+def test_a_hit_is_a_future_like_any_other(tmp_path: Path, engine: Engine) -> None:
+    app = Counted(tmp_path / "runs", lambda x: {"a": [x]})
+    first = app(3)
+    first.result(timeout=20)
+    hits = [app(3) for _ in range(7)]
+    assert "memo_done" in repr(hits[0])
+    called: list[Any] = []
+    hits[0].add_done_callback(called.append)
+    assert called == [hits[0]]
+    assert set(concurrent.futures.wait(hits[1:3], timeout=20).done) == set(hits[1:3])
+    assert [f.result() for f in concurrent.futures.as_completed([hits[2], hits[3]], timeout=20)] == [{"a": [3]}] * 2
+    assert echo(hits[4]).result(timeout=20) == {"a": [3]}
+    assert echo([hits[4], hits[0]]).result(timeout=20) == [{"a": [3]}] * 2
+    assert hits[4]["a"].result(timeout=20) == [3]
+    record = hits[5].task_record
+    assert (record["status"], record["from_memo"], record["args"], record["id"]) == (
+        "memo_done",
+        True,
+        (3,),
+        hits[5].tid,
+    )
+    assert record["hashsum"] == first.task_record["hashsum"]
+    assert hits[5].tid > first.tid
+    assert (hits[6].outputs, hits[6].stdout) == ([], None)
+    assert "done" in hits[6].why()
+    engine.wait(timeout=20)
+    assert app.runs == 1
+
+
+def test_results_do_not_share_their_parts(tmp_path: Path) -> None:
+    app = Counted(tmp_path / "runs", lambda: {"a": [1]})
+    for _ in range(3):
+        future = app()
+        future.result(timeout=20)["a"].append(2)
+        assert future.result() == {"a": [1, 2]}
+    assert app.runs == 1
+
+
+def test_calls_in_flight_are_one(tmp_path: Path) -> None:
+    gate = str(tmp_path / "gate")
+    app = Counted(tmp_path / "runs", hold.__wrapped__)
+    futures = [app(gate, [1]) for _ in range(5)]
+    assert not any(future.done() for future in futures)
+    (tmp_path / "gate").touch()
+    assert [future.result(timeout=20) for future in futures] == [[1]] * 5
+    assert app.runs == 1
+    assert sorted(future.task_status() for future in futures) == ["exec_done"] + ["memo_done"] * 4
+    assert futures[1].result() is not futures[2].result()
+
+
+def test_calls_from_many_threads_are_one(tmp_path: Path) -> None:
+    app = Counted(tmp_path / "runs", lambda x: x)
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        got = list(pool.map(lambda n: app(n % 5).result(timeout=30), range(200)))
+    assert got == [n % 5 for n in range(200)]
+    assert app.runs == 5
+
+
+def test_arguments_of_all_kinds(tmp_path: Path) -> None:
+    app = Counted(tmp_path / "runs", lambda *args, **kwargs: len(args) + len(kwargs))
+    calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = [
+        (([1, 2],), {}),
+        (((1, 2),), {}),
+        ((1,), {}),
+        ((True,), {}),
+        ((1.0,), {}),
+        ((b"1",), {}),
+        ((), {"a": 1, "b": 2}),
+        ((np.arange(5),), {}),
+        ((np.arange(6),), {}),
+        (({1, 2},), {}),
+        ((None,), {}),
+    ]
+    for _ in range(2):
+        for args, kwargs in calls:
+            app(*args, **kwargs).result(timeout=20)
+    assert app.runs == len(calls)
+    app(b=2, a=1).result(timeout=20)
+    assert app.runs == len(calls)
+
+
+def test_positions_keywords_and_defaults_are_one(tmp_path: Path) -> None:
+    count = tmp_path / "runs"
+
+    @python_app(cache=True)
+    def add(a: int, b: int = 2) -> int:
+        with count.open("a") as file:
+            file.write("x")
+        return a + b
+
+    assert [add(1).result(timeout=20), add(1, 2).result(timeout=20), add(b=2, a=1).result(timeout=20)] == [3] * 3
+    assert count.read_text() == "x"
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_futures_as_arguments(tmp_path: Path, nested: bool) -> None:
+    app = Counted(tmp_path / "runs", lambda x: x)
+    wrap = (lambda x: [x]) if nested else (lambda x: x)
+    assert app(wrap(echo(5))).result(timeout=20) == wrap(5)
+    assert app(wrap(5)).result(timeout=20) == wrap(5)
+    assert app(wrap(echo(5))).result(timeout=20) == wrap(5)
+    assert app.runs == 1
+
+
+def test_ignored_arguments() -> None:
+    """By position, by keyword, by default; also one that was not given at all."""
+
+    @python_app(cache=True, ignore_for_cache=["y", "unknown"])
+    def runs_on(x: int, y: Any = 0, *, z: int = 0) -> Any:
+        return time.monotonic_ns()
+
+    first = runs_on(1).result(timeout=20)
+    calls = [runs_on(1, 5), runs_on(1, y=6), runs_on(x=1, y=[7]), runs_on(1, echo(8)), runs_on(1, z=0)]
+    assert [call.result(timeout=20) for call in calls] == [first] * 5
+    assert runs_on(2).result(timeout=20) != first
+    assert runs_on(1, z=1).result(timeout=20) != first
+
+
+def test_streams_and_outputs_count_by_name(tmp_path: Path) -> None:
+    app = bash_app(lambda word, stdout, outputs: f"echo {word}; touch {outputs[0]}", cache=True)
+
+    def call(out: str, made: str) -> Any:
+        return app("x", stdout=str(tmp_path / out), outputs=[File(tmp_path / made)])
+
+    first = call("a", "b")
+    assert first.result(timeout=20) == 0
+    second = call("a", "b")
+    assert (second.result(timeout=20), second.task_status()) == (0, "memo_done")
+    assert second.outputs[0].result(timeout=20).filepath == str(tmp_path / "b")
+    assert second.stdout == str(tmp_path / "a")
+    assert (tmp_path / "a").read_text() == "x\n"
+    assert call("c", "b").result(timeout=20) == 0
+    assert (tmp_path / "c").exists()
+
+
+def test_automatic_streams_do_not_count() -> None:
+    app = bash_app(lambda word, stdout: f"echo {word}", cache=True)
+    first, second = app("x", stdout=-1), None
+    assert first.result(timeout=20) == 0
+    second = app("x", stdout=-1)
+    assert (second.result(timeout=20), second.task_status()) == (0, "memo_done")
+
+
+def test_input_files_count_by_content(tmp_path: Path) -> None:
+    app = Counted(tmp_path / "runs", lambda file: open(file).read())  # noqa: PTH123, SIM115
+    (tmp_path / "in").write_text("one")
+    assert [app(File(tmp_path / "in")).result(timeout=20) for _ in range(2)] == ["one"] * 2
+    (tmp_path / "in").write_text("another")
+    assert app(File(tmp_path / "in")).result(timeout=20) == "another"
+    assert app.runs == 2
+
+
+def test_the_same_call_without_a_cache_runs(make_engine: Callable[..., Engine]) -> None:
+    engine = make_engine(inline=True, app_cache=False)
+    app = python_app(time.monotonic_ns, cache=True, data_flow_kernel=engine)
+    assert app().result(timeout=20) != app().result(timeout=20)
+    assert app().task_status() != "memo_done"
+
+
+# -- failures --
+
+
+def test_exceptions_are_remembered(tmp_path: Path) -> None:
+    app = Counted(tmp_path / "runs", lambda x: 1 // x, retries=1)
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            app(0).result(timeout=20)
+    assert app.runs == 2  # one call, tried twice
+    false = bash_app(lambda: "exit 3", cache=True)
+    assert [false().exception(timeout=20).exitcode for _ in range(2)] == [3, 3]
+    assert isinstance(false().exception(timeout=20), BashExitFailure)
+
+
+def test_a_lost_worker_is_not_remembered(tmp_path: Path) -> None:
+    mark = str(tmp_path / "mark")
+
+    def dies_once() -> str:
+        if not os.path.exists(mark):  # noqa: PTH110
+            os.close(os.open(mark, os.O_CREAT))
+            os._exit(1)
+        return "alive"
+
+    app = python_app(dies_once, cache=True)
+    first = app()
+    assert isinstance(first.exception(timeout=20), WorkerLost)
+    assert first.exception().task == first.tid
+    assert app().result(timeout=20) == "alive"
+
+
+def test_a_failed_dependency_is_not_remembered(tmp_path: Path) -> None:
+    app = Counted(tmp_path / "runs", lambda x: x)
+    bad = python_app(lambda: 1 / 0)()
+    for _ in range(2):
+        with pytest.raises(DependencyError, match="ZeroDivisionError"):
+            app(bad).result(timeout=20)
+    assert app.runs == 0
+
+
+def test_a_value_that_cannot_be_sent_does_not_block_later_calls(tmp_path: Path) -> None:
+    app = Counted(tmp_path / "runs", lambda x, y: 5, ignore_for_cache=["y"])
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        for _ in range(2):
+            with pytest.raises((DependencyError, TypeError, ValueError)):
+                app(1, pool.submit(threading.Lock)).result(timeout=20)
+    assert app(1, 2).result(timeout=20) == 5
+
+
+def test_a_cancelled_call_is_not_remembered(tmp_path: Path, make_engine: Callable[..., Engine]) -> None:
+    engine = make_engine(inline=True)
+    blocker = python_app(hold.__wrapped__, data_flow_kernel=engine)(str(tmp_path / "gate"))
+    soon(blocker.running)
+    app = Counted(tmp_path / "runs", lambda x: x, data_flow_kernel=engine)
+    first, second = app(1), app(1)
+    assert first.cancel()
+    (tmp_path / "gate").touch()
+    assert second.result(timeout=20) == 1
+    assert app(1).result(timeout=20) == 1
+    assert (app.runs, first.cancelled()) == (1, True)
+    blocker.result(timeout=20)
+
+
+def test_what_cannot_be_identified_fails_the_call() -> None:
+    app = python_app(lambda x: 1, cache=True)
+    with pytest.raises(ValueError, match="cannot be part of a memoisation key"):
+        app(threading.Lock()).result(timeout=20)
+
+
+# -- memoizers --
+
+
+class Constant(Memoizer):
+    """Says 42 for calls with the argument 1."""
+
+    def __init__(self) -> None:
+        self.log: list[Any] = []
+
+    def start(self, *, run_dir: str, config_run_dir: str) -> None:
+        self.log.append(("start", Path(run_dir).parent == Path(config_run_dir)))
+
+    def check_memo(self, task: Any) -> Any:
+        self.log.append(("check", task["args"]))
+        if task["args"] != (1,):
+            return None
+        future: Any = concurrent.futures.Future()
+        future.set_result(42)
+        return future
+
+    def update_memo_result(self, task: Any, result: Any) -> None:
+        self.log.append(("result", task["id"], result))
+
+    def update_memo_exception(self, task: Any, exception: BaseException) -> None:
+        self.log.append(("exception", repr(exception)))
+
+    def close(self) -> None:
+        self.log.append("close")
+
+
+def test_a_memoizer_of_ones_own(make_engine: Callable[..., Engine]) -> None:
+    memoizer = Constant()
+    engine = make_engine(inline=True, memoizer=memoizer)
+    app = python_app(lambda x: 1 // x, cache=True, data_flow_kernel=engine)
+    assert app(1).result(timeout=20) == 42
+    second = app(2)
+    assert second.result(timeout=20) == 0
+    python_app(lambda x: x, data_flow_kernel=engine)(1).result(timeout=20)
+    engine.close()
+    assert memoizer.log == [
+        ("start", True),
+        ("check", (1,)),
+        ("check", (2,)),
+        ("result", second.tid, 0),
+        "close",
+    ]
+
+
+def test_a_memoizer_that_gives_a_lost_worker_for_ever(make_engine: Callable[..., Engine]) -> None:
+    class Stubborn(Constant):
+        future: Any = concurrent.futures.Future()
+        future.set_exception(WorkerLost(1, "host", 1, 9, "worker"))
+
+        def check_memo(self, task: Any) -> Any:
+            return self.future
+
+    engine = make_engine(inline=True, memoizer=Stubborn())
+    assert python_app(lambda: 5, cache=True, data_flow_kernel=engine)().result(timeout=20) == 5
+
+
+def test_hooks_hear_of_hits(make_engine: Callable[..., Engine]) -> None:
+    heard: list[str] = []
+    engine = make_engine(inline=True, hooks=[lambda record, old, new: heard.append(f"{record['id']} {new}")])
+    app = python_app(lambda x: x, cache=True, data_flow_kernel=engine)
+    first = app(1)
+    first.result(timeout=20)
+    second = app(1)
+    assert second.result(timeout=20) == 1
+    assert heard == [f"{first.tid} {state}" for state in ("pending", "launched", "exec_done")] + [
+        f"{second.tid} {state}" for state in ("pending", "memo_done")
+    ]
+    assert kernel_of(engine).state_counts["memo_done"] == 1
+
+
+# -- checkpoints --
+
+SCRIPT = """
+import os, time
+from pathlib import Path
+import mpitask
+from mpitask import BasicMemoizer, python_app
+from mpitask.memo import load_checkpoints
+
+@python_app(cache=True)
+def square(x, runs):
+    with open(runs, "a") as file:
+        file.write("x")
+    if x < 0:
+        raise ValueError(x)
+    return {"square": x * x}
+
+def safe():
+    found = list(Path(mode).glob("*/checkpoint/tasks.memo"))
+    return len(load_checkpoints(found)) if found else 0
+
+for mode in ("dfk_exit", "periodic", "manual", "task_exit"):
+    period = "00:00:01" if mode == "periodic" else None
+    memoizer = BasicMemoizer(checkpoint_mode=mode, checkpoint_period=period)
+    with mpitask.load(inline=True, memoizer=memoizer, run_dir=mode) as engine:
+        futures = [square(x, f"{mode}.runs") for x in (1, 2, 3, 1)]
+        assert [f.result()["square"] for f in futures] == [1, 4, 9, 1]
+        assert isinstance(square(-1, f"{mode}.runs").exception(), ValueError)
+        if mode == "manual":
+            memoizer.checkpoint()
+            assert safe() == 3
+        deadline = time.monotonic() + 20
+        while mode in ("periodic", "task_exit") and safe() != 3 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        print(mode, safe(), *(f.task_status() for f in futures[:3]), flush=True)
+        if mode == "task_exit":
+            os._exit(7)
+"""
+
+
+@pytest.mark.writes
+def test_checkpoints_are_read_by_the_next_process(launcher: Launcher, tmp_path: Path) -> None:
+    modes = {"dfk_exit": 0, "periodic": 3, "manual": 3, "task_exit": 3}  # how many are safe before the end
+    first = launcher.run(SCRIPT, plain=True)
+    assert first.rc == 7, first.err
+    assert first.out.splitlines() == [f"{mode} {safe}" + " exec_done" * 3 for mode, safe in modes.items()]
+    second = launcher.run(SCRIPT, plain=True)
+    assert [line.split()[2:] for line in second.out.splitlines()] == [["memo_done"] * 3] * 4, second.err
+    for mode in modes:
+        assert (tmp_path / f"{mode}.runs").read_text() == "x" * 5  # exceptions are remembered for one run only
+        assert [Path(path).parent.name for path in get_all_checkpoints(tmp_path / mode)] == ["000", "001"]
+
+
+def test_checkpoint_options_of_the_configuration(make_engine: Callable[..., Engine], tmp_path: Path) -> None:
+    app = Counted(tmp_path / "runs", lambda x: x)
+    for _ in range(2):
+        engine = make_engine(inline=True, checkpoint_mode="dfk_exit")
+        again = python_app(app.app.__wrapped__, cache=True, data_flow_kernel=engine)
+        assert again(5).result(timeout=20) == 5
+        assert engine.close()
+    assert app.runs == 1
+    files = get_all_checkpoints(tmp_path / "runinfo")
+    assert len(files) == 2
+    engine = make_engine(inline=True, checkpoint_files=files[:1])
+    assert python_app(app.app.__wrapped__, cache=True, data_flow_kernel=engine)(5).result(timeout=20) == 5
+    assert app.runs == 1
+
+
+def test_a_bad_checkpoint_is_told_of_at_the_first_call(make_engine: Callable[..., Engine], tmp_path: Path) -> None:
+    engine = make_engine(inline=True, checkpoint_files=[str(tmp_path / "nothing")])
+    with pytest.raises(BadCheckpoint):
+        python_app(lambda: 1, cache=True, data_flow_kernel=engine)()
+    assert python_app(lambda: 1, data_flow_kernel=engine)().result(timeout=20) == 1
+
+
+def test_nothing_is_written_without_need(make_engine: Callable[..., Engine], tmp_path: Path) -> None:
+    engine = make_engine(inline=True)
+    python_app(lambda: 1, cache=True, data_flow_kernel=engine)().result(timeout=20)
+    engine.close()
+    assert not (tmp_path / "runinfo").exists()
+    assert BasicMemoizer().checkpoint_mode is None
+
+
+def test_hits_after_the_engine_has_ended(make_engine: Callable[..., Engine]) -> None:
+    engine = make_engine(inline=True)
+    app = python_app(lambda: [1], cache=True, data_flow_kernel=engine)
+    app().result(timeout=20)
+    hit = app()
+    engine.close()
+    assert hit.result() == [1]
+    assert concurrent.futures.wait([hit], timeout=1).not_done == set()
+    assert "memo_done" in repr(hit)
+    with pytest.raises(Exception, match="this engine has ended"):
+        app()
+
+
+# -- cost --
+
+
+def test_what_a_hit_costs(capsys: pytest.CaptureFixture[str]) -> None:
+    app = python_app(lambda x, y=2: x + y, cache=True)
+    assert app(1).result(timeout=20) == 3
+    times_ns = []
+    for _ in range(3000):
+        begin = time.perf_counter_ns()
+        value = app(1).result()
+        times_ns.append(time.perf_counter_ns() - begin)
+    assert value == 3
+    with capsys.disabled():
+        print(f"\n[cache hit with its result: median {statistics.median(times_ns) / 1000:.1f} us]")
