@@ -25,6 +25,7 @@ from typing import Any
 from mpitask.codec import SCALARS
 from mpitask.dataflow import walk
 from mpitask.dataflow.record import AUTO_LOGNAME, FINAL_STATES, AppFuture, FilesFuture, TaskRecord
+from mpitask.dataflow.threads import Threads
 from mpitask.engine import Engine
 from mpitask.errors import AppTimeout, ConfigurationError, DependencyError, EngineClosedError, JoinError, WorkerLost
 from mpitask.files import File
@@ -60,8 +61,8 @@ class Kernel:
         self._run_dir: str | None = None
         self._memoizer: Memoizer | None = None
         self._closed = False
-        self._pool = concurrent.futures.ThreadPoolExecutor(_POOL_THREADS, "mpitask-internal")
-        self._join_pool = concurrent.futures.ThreadPoolExecutor(_JOIN_THREADS, "mpitask-join")
+        self._pool = Threads(_POOL_THREADS, "mpitask-internal")
+        self._join_pool = Threads(_JOIN_THREADS, "mpitask-join")
         engine.at_close(self.close)
 
     # -- the run --
@@ -103,8 +104,8 @@ class Kernel:
 
     def close(self) -> None:
         """After the last task: the memoizer writes its checkpoint, threads end."""
-        for pool in (self._join_pool, self._pool):
-            pool.shutdown(wait=False, cancel_futures=True)
+        self._join_pool.close()
+        self._pool.close(drop=False)
         with self._lock:
             memoizer, self._memoizer, self._closed = self._memoizer, None, True
         if memoizer is not None:
@@ -158,7 +159,7 @@ class Kernel:
             EngineClosedError: the engine has ended.
             Exception: what `Config.std_autopath` raises.
         """
-        future = AppFuture(self.engine)
+        future = AppFuture(self.engine, cancel=self.cancel)
         record = TaskRecord(
             {
                 "func_name": name or getattr(func, "__name__", type(func).__name__),
@@ -353,10 +354,10 @@ class Kernel:
         self,
         record: TaskRecord,
         then: Callable[[TaskRecord], None],
-        pool: concurrent.futures.Executor | None = None,
+        pool: Threads | None = None,
     ) -> None:
         try:
-            (pool or self._pool).submit(self._guarded, record, then)
+            (pool or self._pool).submit(lambda: self._guarded(record, then))
         except RuntimeError:  # the engine is ending
             self._end(record, "cancelled")
 
@@ -576,8 +577,12 @@ class Kernel:
         return bool(record["status"] == "cancelled")
 
     def _fail(self, record: TaskRecord, error: BaseException, state: str = "failed") -> None:
-        if record["hashsum"] is not None:
-            self.memoizer.update_memo_exception(record, error)
+        memoizer = self._memoizer
+        if record["hashsum"] is not None and memoizer is not None:
+            try:
+                memoizer.update_memo_exception(record, error)
+            except Exception:  # noqa: BLE001 - the call must end all the same
+                _log.exception("%r could not take note that task %d has failed", memoizer, record["id"])
         self._end(record, state, error=error)
 
     def _end(

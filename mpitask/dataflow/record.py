@@ -67,8 +67,11 @@ class AppFuture(Promise[Any]):
     _is_shared = False
     _was_known = False
 
-    def __init__(self, engine: Engine, handle: int | None = None) -> None:
+    def __init__(
+        self, engine: Engine, handle: int | None = None, cancel: Callable[[TaskRecord], bool] | None = None
+    ) -> None:
         self._promise = handle
+        self._cancel_call = cancel
         super().__init__(engine, 0)
         self.outputs: Sequence[DataFuture] = []
 
@@ -174,8 +177,9 @@ class AppFuture(Promise[Any]):
 
     def cancel(self) -> bool:
         """Cancels the call unless a worker has it or it has ended. A join that is cancelled leaves its tasks alone."""
-        record = self.task_record
-        return super().cancel() if record is None else bool(self._engine.extension.cancel(record))
+        if self.task_record is None or self._cancel_call is None:
+            return super().cancel()
+        return self._cancel_call(self.task_record)
 
     def __repr__(self) -> str:
         return super().__repr__() if self._promise is not None else "<mpitask.Future of a remembered call: memo_done>"

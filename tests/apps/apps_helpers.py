@@ -90,3 +90,11 @@ def use_up(how: str) -> None:
                 continue
     else:
         collections.deque(itertools.repeat(None), maxlen=0)  # in C, and never asks whether there are signals
+
+
+def echo(x: Any = None, label: Any = None, outputs: Any = (), stdout: Any = None) -> Any:
+    return x
+
+
+def fail(text: str, label: Any = None) -> None:
+    raise ValueError(text)

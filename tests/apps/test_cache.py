@@ -368,6 +368,26 @@ def test_a_memoizer_that_gives_a_lost_worker_for_ever(make_engine: Callable[...,
     assert python_app(lambda: 5, cache=True, data_flow_kernel=engine)().result(timeout=20) == 5
 
 
+def test_a_memoizer_that_is_broken(make_engine: Callable[..., Engine], caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(Constant):
+        def check_memo(self, task: Any) -> Any:
+            task["hashsum"] = "x"
+            if task["args"] == (0,):
+                raise LookupError("check")
+
+        def update_memo_result(self, task: Any, result: Any) -> None:
+            raise LookupError("result")
+
+        def update_memo_exception(self, task: Any, exception: BaseException) -> None:
+            raise LookupError("exception")
+
+    app = python_app(lambda x: 1 // (x - 1), cache=True, data_flow_kernel=make_engine(inline=True, memoizer=Broken()))
+    for x, kind, text in ((0, LookupError, "check"), (1, ZeroDivisionError, "division"), (2, LookupError, "result")):
+        with pytest.raises(kind, match=text):
+            app(x).result(timeout=20)
+    assert "could not take note" in caplog.text
+
+
 def test_hooks_hear_of_hits(make_engine: Callable[..., Engine]) -> None:
     heard: list[str] = []
     engine = make_engine(inline=True, hooks=[lambda record, old, new: heard.append(f"{record['id']} {new}")])

@@ -5,8 +5,6 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import os
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +14,7 @@ import pytest
 from apps_helpers import hold, soon
 
 import mpitask
+from helpers.processes import Launcher
 from mpitask import (
     AUTO_LOGNAME,
     AppTimeout,
@@ -99,7 +98,7 @@ def test_a_configuration_is_not_changed_by_its_use(tmp_path: Path) -> None:
 def test_retries_of_the_configuration_and_of_the_app(
     make_engine: MakeEngine, tmp_path: Path, how: str, managed: bool
 ) -> None:
-    engine = make_engine(retries=2)
+    engine = make_engine(inline=how == "raise", retries=2)
     more = {"walltime": 60} if managed else {}
     app = python_app(data_flow_kernel=engine)(tries(tmp_path / "a", 3))
     assert app(how, **more).result(timeout=30) == 3
@@ -126,10 +125,10 @@ def test_bash_apps_and_timeouts_are_tried_again(make_engine: MakeEngine, tmp_pat
     shell = bash_app(lambda command, **_: command, data_flow_kernel=engine)
     assert shell(f"echo >> {marks}; test $(wc -l < {marks}) = 2").result(timeout=20) == 0
     assert isinstance(shell("exit 2", label="x").exception(timeout=20), BashExitFailure)
-    slow = shell(f"echo >> {marks}; exec sleep 60", walltime=0.1)
+    slow = shell("exec sleep 60", walltime=0.1)
     assert isinstance(slow.exception(timeout=20), AppTimeout)
     assert len(slow.task_record["fail_history"]) == 2
-    assert marks.read_text() == "\n" * 4
+    assert marks.read_text() == "\n" * 2
 
 
 def test_an_argument_that_cannot_be_sent_ends_the_call(make_engine: MakeEngine) -> None:
@@ -283,6 +282,44 @@ def test_a_hook_sees_the_end_before_the_caller_does(make_engine: MakeEngine) -> 
     assert seen == [False, False, True]
 
 
+# -- calls that threads of this process run --
+
+
+def test_calls_in_threads(make_engine: MakeEngine, tmp_path: Path) -> None:
+    engine, heard = heard_by(make_engine, retries=1)
+    kernel = kernel_of(engine)
+    echo = python_app(lambda x: x, data_flow_kernel=engine)
+    lock = threading.Lock()
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+
+        def call(fn: Callable[..., Any], *args: Any, **more: Any) -> Any:
+            return kernel.submit(fn, args, {}, pool=pool, executor="threads", **more)
+
+        future = call(lambda x, y: (x, y), echo(1), [lock])
+        assert future.result(timeout=20) == (1, [lock])
+        assert future.result()[1][0] is lock
+        assert future.exception(timeout=20) is None
+        assert future.task_record["executor"] == "threads"
+        assert echo(call(lambda: 5)).result(timeout=20) == 5
+        assert call(tries(tmp_path / "a", 2)).result(timeout=20) == 2
+        failed = call(lambda: 1 / 0)
+        assert isinstance(failed.exception(timeout=20), ZeroDivisionError)
+        assert isinstance(call(abs, failed).exception(timeout=20), DependencyError)
+        assert [call(tries(tmp_path / "b", 1), cache=True).result(timeout=20) for _ in range(2)] == [1, 1]
+        gate = threading.Event()
+        running = call(gate.wait, 20)
+        soon(running.running)
+        waiting = call(abs, -1)
+        assert not running.cancel()
+        assert waiting.cancel()
+        assert waiting.cancelled()
+        gate.set()
+        assert running.result(timeout=20) is True
+    engine.wait(timeout=20)
+    assert heard[waiting.tid][-1] == ("launched", "cancelled")
+    assert not kernel.tasks
+
+
 # -- directories of runs --
 
 
@@ -298,29 +335,30 @@ def test_runs_are_numbered(tmp_path: Path) -> None:
         make_run_dir("/proc/no")
 
 
-def test_eight_processes_at_once(tmp_path: Path) -> None:
-    code = (
-        "import sys\nfrom mpitask.dataflow.kernel import make_run_dir\nprint('ready', flush=True)\n"
-        "sys.stdin.readline()\nprint(*[make_run_dir('runs') for _ in range(5)])"
-    )
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", code], cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        for _ in range(8)
-    ]
-    made: list[str] = []
-    for process in processes:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    for process in processes:
-        out, _ = process.communicate(timeout=60)
-        made += out.split()
-    assert sorted(Path(path).name for path in made) == [f"{n:03d}" for n in range(40)]
+EIGHT = """
+import os
+from mpitask.dataflow.kernel import make_run_dir
+gate, opener = os.pipe()
+children = []
+for _ in range(8):
+    pid = os.fork()
+    if pid == 0:
+        os.close(opener)
+        os.read(gate, 1)  # ends for all of them at once
+        os.write(1, "".join(make_run_dir("runs") + "\\n" for _ in range(5)).encode())
+        os._exit(0)
+    children.append(pid)
+os.close(opener)
+print([os.waitpid(pid, 0)[1] for pid in children])
+"""
+
+
+@pytest.mark.writes
+def test_eight_processes_at_once(launcher: Launcher, tmp_path: Path) -> None:
+    done = launcher.run(EIGHT, plain=True)
+    assert str([0] * 8) in done.out, done.err
+    made = [Path(line).name for line in done.out.splitlines() if line.startswith("/")]
+    assert sorted(made) == [f"{n:03d}" for n in range(40)]
     assert len(list((tmp_path / "runs").iterdir())) == 40
 
 

@@ -199,6 +199,14 @@ def test_a_pattern_as_an_argument(tmp_path: Path, cached: bool) -> None:
     assert join_app(lambda files: [read(file) for file in files])(parts).result(timeout=20) == ["0", "1", "2"]
 
 
+def test_a_pattern_after_the_engine_has_ended(make_engine: Callable[..., Engine], tmp_path: Path) -> None:
+    engine = make_engine(inline=True)
+    app = python_app(scatter.__wrapped__, data_flow_kernel=engine)
+    futures = [app(str(tmp_path), 2, outputs=[File(tmp_path / "part-*")]).outputs[0] for _ in range(20)]
+    engine.close()
+    assert [len(future.result(timeout=20)) for future in futures] == [2] * 20
+
+
 def test_a_pattern_of_a_call_that_fails(tmp_path: Path) -> None:
     parts = scatter(str(tmp_path / "missing"), 1, outputs=[File(tmp_path / "part-*")]).outputs[0]
     assert isinstance(parts.exception(timeout=20), FileNotFoundError)
@@ -343,12 +351,12 @@ def _wrapped(func: Callable[..., Any], note: str, *args: Any, **kwargs: Any) -> 
 
 
 def test_transfers_inside_the_task(make_engine: Callable[..., Engine], web: Web) -> None:
-    engine = make_engine()
+    engine = make_engine(inline=True)
     kernel_of(engine).staging = [Tracing(), HTTPInTaskStaging()]
     app = python_app(lambda *files, outputs=(): [file.filepath for file in (*files, *outputs)], data_flow_kernel=engine)
     file = File("trace://host/a")
     got = app(file, file, outputs=[File("trace://host/b")]).result(timeout=20)
     assert sorted(got[:2]) == ["in /a", "out /b"]
     assert got[2:] == ["/in/a", "/in/a", "/out/b"]
-    text = python_app(lambda file: open(file).read(), data_flow_kernel=engine)  # noqa: PTH123, SIM115
+    text = python_app(lambda file: Path(file).read_text(), data_flow_kernel=engine)
     assert text(File(web.give("in-task.txt", "inside"))).result(timeout=20) == "inside"

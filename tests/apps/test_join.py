@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from apps_helpers import hold, soon
 
 import mpitask
+from helpers.processes import Launcher
 from mpitask import DependencyError, Engine, File, JoinError, bash_app, join_app, python_app
 from mpitask.dataflow import kernel_of
 
@@ -325,6 +327,29 @@ def test_joins_are_remembered(tmp_path: Path) -> None:
     again = double(1)
     assert again.result(timeout=20) == [1, 1]
     assert (bodies, again.task_status()) == ([1], "memo_done")
+
+
+SCRIPT = """
+import time
+from mpitask import join_app
+
+@join_app
+def busy():
+    print("busy", flush=True)
+    time.sleep(60)
+
+busy()
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_a_busy_join_does_not_keep_an_interrupted_script(launcher: Launcher, plain: bool) -> None:
+    script = f"import mpitask\nmpitask.load(workers=1)\n{SCRIPT}" if plain else SCRIPT
+    running = launcher.start(script, plain=plain, options=[] if plain else ["--workers", "1"])
+    running.wait_for_output("busy")
+    running.signal(signal.SIGINT)
+    assert running.finish(20).rc != 0
 
 
 @pytest.fixture

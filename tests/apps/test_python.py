@@ -399,18 +399,10 @@ def test_a_walltime_that_is_a_future() -> None:
     assert echo(1, walltime=np.float32(60)).result(timeout=20)[0] == 1
 
 
-def test_a_walltime_is_of_each_attempt(tmp_path: Path) -> None:
-    marks = tmp_path / "marks"
-
-    @python_app(retries=1)
-    def second_time(walltime: float) -> int:
-        with marks.open("a") as file:
-            file.write("x")
-        if marks.stat().st_size < 2:
-            time.sleep(60)
-        return marks.stat().st_size
-
-    assert second_time(walltime=1).result(timeout=20) == 2
+def test_a_walltime_is_of_each_attempt() -> None:
+    future = python_app(lambda walltime: time.sleep(60), retries=2)(walltime=0.1)
+    assert isinstance(future.exception(timeout=20), AppTimeout)
+    assert len(future.task_record["fail_history"]) == 3
 
 
 def test_walltime_of_inline_workers(make_engine: Callable[..., Engine]) -> None:
