@@ -114,7 +114,7 @@ class MapFuture(Generic[T]):
             self._running -= 1
             self._ended.append(chunk)
             if not future.cancelled() and future.exception() is None:
-                self._chunks.learn(chunk.stop - chunk.first, chunk.seconds())
+                self._chunks.learn(chunk.stop - chunk.first, float(future.result()[0]))
             self._state.notify_all()
 
     # -- reading --
@@ -329,9 +329,6 @@ class _Chunk:
         if self.future is None:
             raise RuntimeError("the results of an iterable without a length can be read once: make a list of them")
         return self.future
-
-    def seconds(self) -> float:
-        return float(self.task.result()[0])
 
     def values(self, timeout: float | None) -> list[Any]:
         """The results; raises the first failure."""

@@ -8,6 +8,7 @@ import difflib
 import os
 import signal
 import sys
+import time
 import traceback
 import types
 from collections.abc import Sequence
@@ -42,8 +43,7 @@ class _Parser(argparse.ArgumentParser):
             if word.startswith("--") and word.split("=")[0] not in known and word in message:
                 near = difflib.get_close_matches(word.split("=")[0], known, 1)
                 message += f"; did you mean {near[0]}?" if near else ""
-        _complain(f"{message}\n(python -m mpitask --help shows all options)")
-        sys.exit(USAGE_ERROR)
+        raise ConfigurationError(f"{message}\n(python -m mpitask --help shows all options)")
 
 
 def _make_parser() -> argparse.ArgumentParser:
@@ -99,6 +99,10 @@ def _parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Config]:
     return options, Config(workers=options.workers, inline=options.inline, progress=options.progress)
 
 
+_LET_RANK_0_SPEAK_S = 4.0
+"""Longer than ranks that started together are apart when they find the same error."""
+
+
 def _complain(message: str) -> None:
     """An error of the whole job, once: by the process that the launcher calls 0."""
     if mpi.launched_rank() == 0:
@@ -131,6 +135,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     except ConfigurationError as error:
         _complain(str(error))  # found by every rank alike
         mpi.leave()
+        if mpi.launched_rank() != 0:
+            time.sleep(_LET_RANK_0_SPEAK_S)  # the launcher ends everybody as soon as one rank has failed
         sys.exit(USAGE_ERROR)
     code = _run(engine, options)
     clean = engine.close(drop=True)

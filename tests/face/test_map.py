@@ -185,3 +185,17 @@ def test_bad_input() -> None:
 
 def test_an_app_stands_for_its_function() -> None:
     assert mpitask.map(mpitask.python_app(double), [1, 2]).result(timeout=20) == [2, 4]
+
+
+def test_results_that_are_read_before_their_callback_do_not_stop_the_feeding() -> None:
+    """The reader may pass a chunk, and give its results up, before the feeder has heard of its end."""
+    future = mpitask.map(double, iter(range(10_000)), chunksize=1)
+    heard = type(future)._chunk_ended
+
+    def late(chunk: object, task: object) -> None:
+        time.sleep(0.001)  # lets the reader be first
+        heard(future, chunk, task)  # type: ignore[arg-type]
+
+    future._chunk_ended = late  # type: ignore[method-assign]
+    assert sum(itertools.islice(future, 500)) == 2 * sum(range(500))
+    assert future.cancel()
