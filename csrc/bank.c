@@ -1,0 +1,188 @@
+#include "bank.h"
+
+#include <string.h>
+
+#define HEAD_SIZE sizeof(mt_rec_task)
+
+typedef struct slip {
+    uint64_t id;
+    uint64_t duration_ns;
+} slip;
+
+typedef struct running {
+    uint64_t end_ns;
+    uint64_t order; /* of beginning: those due at the same time end in this order */
+    slip what;
+} running;
+
+struct mt_bank {
+    mt_link link; /* first: a link's address is its bank's */
+    const mt_alloc *alloc;
+    uint32_t role;
+    uint32_t slots;
+    slip *waiting; /* a ring */
+    uint64_t capacity, first, n_waiting;
+    running *heap; /* by end; room for `slots` */
+    uint64_t n_running;
+    uint64_t begun;
+    bool said_hello;
+    bool told_to_stop;
+    bool said_bye;
+};
+
+static int bank_write(mt_link *link, const mt_part *parts, uint32_t n_parts, uint64_t *progress) {
+    mt_bank *bank = (mt_bank *)link;
+    mt_rec rec;
+    uint64_t size = mti_parts_size(parts, n_parts);
+    mti_parts_copy(parts, n_parts, 0, sizeof rec, &rec);
+    if (rec.kind == MT_KIND_TASK) {
+        if (bank->n_waiting == bank->capacity) {
+            uint64_t capacity = bank->capacity == 0 ? 4 : 2 * bank->capacity;
+            slip *grown = mt_get(bank->alloc, capacity * sizeof *grown);
+            if (grown == NULL) return MT_E_NOMEM;
+            for (uint64_t i = 0; i < bank->n_waiting; i++) grown[i] = bank->waiting[(bank->first + i) % bank->capacity];
+            mt_put(bank->alloc, bank->waiting);
+            bank->waiting = grown;
+            bank->capacity = capacity;
+            bank->first = 0;
+        }
+        uint32_t microseconds = 0;
+        if (size >= HEAD_SIZE + sizeof microseconds) {
+            mti_parts_copy(parts, n_parts, size - sizeof microseconds, sizeof microseconds, &microseconds);
+        }
+        bank->waiting[(bank->first + bank->n_waiting++) % bank->capacity] = (slip){rec.id, (uint64_t)microseconds * 1000};
+    } else if (rec.kind == MT_KIND_STOP) {
+        bank->told_to_stop = true;
+        bank->n_waiting = bank->n_running = 0;
+    } /* objects are of no use here */
+    *progress = size;
+    return MT_OK;
+}
+
+static int bank_flush(mt_link *link) {
+    (void)link;
+    return MT_OK;
+}
+
+mt_bank *mti_bank_new(const mt_alloc *alloc, uint32_t role, uint32_t slots) {
+    mt_bank *bank = mti_get_zeroed(alloc, 1, sizeof *bank);
+    if (bank == NULL) return NULL;
+    bank->link = (mt_link){.alloc = alloc, .write = bank_write, .flush = bank_flush};
+    bank->alloc = alloc;
+    bank->role = role;
+    bank->slots = role == MT_ROLE_WORKER ? 1 : slots;
+    bank->heap = mti_get_zeroed(alloc, bank->slots + 1u, sizeof *bank->heap);
+    if (bank->heap == NULL) {
+        mt_put(alloc, bank);
+        return NULL;
+    }
+    return bank;
+}
+
+void mti_bank_destroy(mt_bank *bank) {
+    if (bank == NULL) return;
+    mti_link_clean_up(&bank->link);
+    mt_put(bank->alloc, bank->waiting);
+    mt_put(bank->alloc, bank->heap);
+    mt_put(bank->alloc, bank);
+}
+
+mt_link *mti_bank_link(mt_bank *bank) { return &bank->link; }
+
+/* ---- the heap ---- */
+
+static bool before(const running *a, const running *b) {
+    return a->end_ns != b->end_ns ? a->end_ns < b->end_ns : a->order < b->order;
+}
+
+static void heap_add(mt_bank *bank, running added) {
+    uint64_t at = bank->n_running++;
+    for (; at > 0 && before(&added, &bank->heap[(at - 1) / 2]); at = (at - 1) / 2) bank->heap[at] = bank->heap[(at - 1) / 2];
+    bank->heap[at] = added;
+}
+
+static running heap_take(mt_bank *bank) {
+    running first = bank->heap[0], moving = bank->heap[--bank->n_running];
+    uint64_t at = 0;
+    for (uint64_t child = 1; child < bank->n_running; child = 2 * at + 1) {
+        if (child + 1 < bank->n_running && before(&bank->heap[child + 1], &bank->heap[child])) child++;
+        if (!before(&bank->heap[child], &moving)) break;
+        bank->heap[at] = bank->heap[child];
+        at = child;
+    }
+    bank->heap[at] = moving;
+    return first;
+}
+
+/* ---- time ---- */
+
+static int tell(mt_engine *engine, uint32_t lane, const void *record, uint64_t size, uint64_t *out_n) {
+    mt_incoming incoming = {record, size, NULL};
+    ++*out_n;
+    return mt_engine_from_lane(engine, lane, &incoming);
+}
+
+static int answer(mt_engine *engine, uint32_t lane, const slip *what, uint64_t *out_n) {
+    struct {
+        mt_rec_result head;
+        char none[8];
+    } record = {.none = "N"}; /* as Python marshals None */
+    uint64_t size = sizeof record.head + 1;
+    record.head = (mt_rec_result){{size, what->id, MT_KIND_RESULT, MT_CODEC_MARSHAL, MT_OUTCOME_OK},
+                                  what->duration_ns == 0 ? 1 : what->duration_ns};
+    return tell(engine, lane, &record, size, out_n);
+}
+
+static void begin(mt_bank *bank, uint64_t now_ns) {
+    while (bank->n_running < bank->slots && bank->n_waiting > 0) {
+        slip what = bank->waiting[bank->first];
+        bank->first = (bank->first + 1) % bank->capacity;
+        bank->n_waiting--;
+        heap_add(bank, (running){now_ns + what.duration_ns, bank->begun++, what});
+    }
+}
+
+int mti_bank_step(mt_bank *bank, mt_engine *engine, uint32_t lane, uint64_t now_ns, uint64_t *out_n) {
+    int status = MT_OK;
+    if (!bank->said_hello) {
+        bank->said_hello = true;
+        mt_rec hello = {sizeof hello, 0, MT_KIND_HELLO, 0, bank->slots};
+        status = tell(engine, lane, &hello, sizeof hello, out_n);
+    }
+    if (bank->told_to_stop && !bank->said_bye && bank->role == MT_ROLE_CHILD && status == MT_OK) {
+        bank->said_bye = true;
+        mt_rec bye = {sizeof bye, 0, MT_KIND_BYE, 0, 0};
+        status = tell(engine, lane, &bye, sizeof bye, out_n);
+    }
+    begin(bank, now_ns);
+    while (status == MT_OK && bank->n_running > 0 && bank->heap[0].end_ns <= now_ns) {
+        running ended = heap_take(bank);
+        status = answer(engine, lane, &ended.what, out_n);
+        begin(bank, now_ns);
+    }
+    return status;
+}
+
+uint64_t mti_bank_due_ns(const mt_bank *bank) {
+    bool has_news = !bank->said_hello || (bank->told_to_stop && !bank->said_bye && bank->role == MT_ROLE_CHILD);
+    if (has_news || (bank->n_waiting > 0 && bank->n_running < bank->slots)) return 0;
+    return bank->n_running > 0 ? bank->heap[0].end_ns : UINT64_MAX;
+}
+
+uint64_t mti_bank_kill(mt_bank *bank) {
+    uint64_t begun = bank->begun;
+    bank->begun = bank->n_waiting = bank->n_running = 0;
+    bank->said_hello = false;
+    return begun;
+}
+
+uint64_t mti_bank_running(const mt_bank *bank) { return bank->n_running; }
+uint64_t mti_bank_waiting(const mt_bank *bank) { return bank->n_waiting; }
+
+int mti_bank_check(const mt_bank *bank) {
+    if (bank->n_running > bank->slots || bank->n_waiting > bank->capacity) return MT_E_RECORD;
+    for (uint64_t i = 1; i < bank->n_running; i++) {
+        if (before(&bank->heap[i], &bank->heap[(i - 1) / 2])) return MT_E_RECORD;
+    }
+    return MT_OK;
+}
