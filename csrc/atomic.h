@@ -13,6 +13,7 @@
 #define mt_store_relaxed(p, v) atomic_store_explicit((p), (v), memory_order_relaxed)
 #define mt_store_release(p, v) atomic_store_explicit((p), (v), memory_order_release)
 #define mt_add_relaxed(p, v) atomic_fetch_add_explicit((p), (v), memory_order_relaxed)
+#define mt_add_acq_rel(p, v) atomic_fetch_add_explicit((p), (v), memory_order_acq_rel)
 #define mt_sub_acq_rel(p, v) atomic_fetch_sub_explicit((p), (v), memory_order_acq_rel)
 #define mt_or_acq_rel(p, v) atomic_fetch_or_explicit((p), (v), memory_order_acq_rel)
 #define mt_exchange_acq_rel(p, v) atomic_exchange_explicit((p), (v), memory_order_acq_rel)

@@ -64,10 +64,17 @@ static int bank_flush(mt_link *link) {
     return MT_OK;
 }
 
+static int bank_recall(mt_link *link, uint64_t *out_begun) {
+    mt_bank *bank = (mt_bank *)link;
+    *out_begun = bank->begun;
+    bank->n_waiting = 0;
+    return MT_OK;
+}
+
 mt_bank *mti_bank_new(const mt_alloc *alloc, uint32_t role, uint32_t slots) {
     mt_bank *bank = mti_get_zeroed(alloc, 1, sizeof *bank);
     if (bank == NULL) return NULL;
-    bank->link = (mt_link){.alloc = alloc, .write = bank_write, .flush = bank_flush};
+    bank->link = (mt_link){.alloc = alloc, .write = bank_write, .flush = bank_flush, .recall = bank_recall};
     bank->alloc = alloc;
     bank->role = role;
     bank->slots = role == MT_ROLE_WORKER ? 1 : slots;

@@ -233,8 +233,10 @@ static int flush_peers(mt_driver *d, uint64_t *moved) {
 
 /* Tells the parent about workers below; the root has nobody to tell and fails when there will never be one. */
 static int tell_slots(mt_driver *d) {
-    uint32_t slots = mt_engine_stats_now(d->engine).slots;
+    mt_engine_stats stats = mt_engine_stats_now(d->engine);
+    uint32_t slots = stats.slots;
     mt_store_relaxed(&d->slots, slots);
+    mt_store_relaxed(&d->recalled, stats.recalled);
     uint32_t hoped_for = mti_local_alive(d->local);
     if (is_root(d)) return slots + hoped_for == 0 && mt_engine_is_hopeless(d->engine) ? MT_E_WORKERS : MT_OK;
     if (slots < hoped_for) slots = hoped_for; /* workers that still start: work may wait for them here */
@@ -247,7 +249,7 @@ static int step(mt_driver *d, uint64_t *moved) {
     int status = take_messages(d, moved);
     if (status == MT_OK) status = mti_local_step(d->local, now_ns(), moved);
     if (status == MT_OK && d->transport != NULL) status = take_frames(d, moved);
-    if (status == MT_OK && d->phase == PHASE_RUNNING) status = mt_engine_dispatch(d->engine, moved);
+    if (status == MT_OK && d->phase == PHASE_RUNNING) status = mt_engine_dispatch(d->engine, now_ns(), moved);
     if (status == MT_OK && d->phase == PHASE_RUNNING) status = tell_slots(d);
     if (status == MT_OK) status = mti_local_flush(d->local, moved);
     if (status == MT_OK && d->transport != NULL) status = flush_peers(d, moved);
@@ -354,7 +356,10 @@ static void rest(mt_driver *d) {
         return;
     }
     mt_add_relaxed(&d->sleeps, 1);
-    if (mt_bell_sleep(bell, value, nap_length(d)) == MT_OK) {
+    int64_t nap_ns = nap_length(d);
+    uint64_t due_ns = mt_engine_due_ns(d->engine);
+    if (due_ns < now + (uint64_t)nap_ns) nap_ns = due_ns > now + FIRST_NAP_NS ? (int64_t)(due_ns - now) : FIRST_NAP_NS;
+    if (mt_bell_sleep(bell, value, nap_ns) == MT_OK) {
         d->idle_since_ns = 0;
         d->nap_ns = 0;
     }
@@ -420,7 +425,8 @@ mt_driver_stats mt_driver_stats_now(mt_driver *d) {
                              .steps = mt_load_relaxed(&d->steps),
                              .sleeps = mt_load_relaxed(&d->sleeps),
                              .frames_in = mt_load_relaxed(&d->frames_in),
-                             .frames_out = mt_load_relaxed(&d->frames_out)};
+                             .frames_out = mt_load_relaxed(&d->frames_out),
+                             .recalled = mt_load_relaxed(&d->recalled)};
     clockid_t clock;
     struct timespec t;
     if (d->has_thread && mt_load_relaxed(&d->ended) == 0 && pthread_getcpuclockid(d->thread, &clock) == 0 &&

@@ -37,6 +37,7 @@ typedef struct mt_driver_stats {
     uint64_t sleeps;
     uint64_t frames_in;
     uint64_t frames_out;
+    uint64_t recalled; /* tasks that came back unrun from a worker or rank that was behind */
     uint64_t cpu_ns; /* of the engine thread */
 } mt_driver_stats;
 

@@ -76,6 +76,7 @@ struct mt_driver {
     _Atomic uint32_t is_clean;
     _Atomic uint64_t n_ended;
     _Atomic uint64_t slots;
+    _Atomic uint64_t recalled;
     mt_gate ended_gate;   /* n_ended or `ended` has changed */
     mt_gate space_gate;   /* the inbox has room again */
     mt_gate notify_gate;  /* the notified list is not empty, or the engine has ended */

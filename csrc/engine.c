@@ -17,12 +17,28 @@
 static const mt_lane_limits worker_limits = {0, 1024, 4000000, 64u << 20};
 static const mt_lane_limits child_limits = {0, 2048, 10000000, 256u << 20};
 
+/* Jobs are taken back from a lane that has this much work for each slot, or has not answered for so long, while others starve. Less would not
+ * pay: taking a job back costs as much as sending it. */
+#define RECALL_LOAD_NS 1000000u
+#define OVERDUE_NS 2000000u
+#define ANY_PRIORITY ((int64_t)1 << 32)
+#define NOBODY (-ANY_PRIORITY)
+#define NO_JOB UINT32_MAX
+
 typedef struct lane {
     mt_link *link;
     uint32_t role;
     bool up;       /* HELLO has come */
     bool said_bye; /* children */
     uint64_t finished; /* jobs answered since HELLO */
+    uint32_t first_job, last_job; /* what is booked, in order of assignment */
+    int32_t lowest;               /* no booked job that may not have begun has a priority below this */
+    uint64_t quiet_since_ns;      /* no job has come or gone since; 0: not looked at yet */
+    uint64_t recalled_ns;         /* the time of the last recall */
+    int64_t overtaking;           /* a job of this priority was sent behind lower ones; NOBODY: none was */
+    int64_t recall_below;         /* while `recalling`: the priority of the RECALL */
+    bool recalling;               /* a RECALL is not answered yet */
+    bool recalling_for_parent;
 } lane;
 
 /* What an agent keeps of a task. */
@@ -43,9 +59,14 @@ struct mt_engine {
     uint32_t n_lanes, max_lanes;
     uint32_t *scratch_lanes; /* for mt_objects_unref */
     mt_reaper reaper;
-    uint64_t next_sequence;
     uint64_t next_value_object;
-    uint64_t results, stale_results, lost;
+    uint64_t results, stale_results, lost, recalled;
+    uint64_t now_ns; /* of the last dispatch */
+    uint64_t due_ns;
+    uint64_t owed;   /* jobs that the parent has recalled and not got yet */
+    uint32_t given;  /* those that it got since its last RECALL */
+    int64_t owed_below;
+    uint32_t asked;  /* children that were asked on the parent's behalf */
     bool said_hello;
     int stop_mode;
     char host[HOST_SIZE];
@@ -113,7 +134,7 @@ int mt_engine_add_lane(mt_engine *e, uint32_t role, mt_link *link, uint32_t *out
     if (e->n_lanes == e->max_lanes) return MT_E_INVAL;
     int status = mt_sched_add_lane(e->sched, role == MT_ROLE_WORKER ? &worker_limits : &child_limits, out_lane);
     if (status != MT_OK) return status;
-    e->lanes[e->n_lanes++] = (lane){.link = link, .role = role};
+    e->lanes[e->n_lanes++] = (lane){.link = link, .role = role, .first_job = NO_JOB, .last_job = NO_JOB, .overtaking = NOBODY};
     return MT_OK;
 }
 
@@ -188,6 +209,31 @@ static int class_of(mt_engine *e, uint64_t fn, uint32_t *out_class) {
 
 static mt_job *job_of(const mt_engine *e, void *entry) {
     return e->graph != NULL ? &((mt_task *)entry)->job : &((errand *)entry)->job;
+}
+
+static mt_job *job_at(const mt_engine *e, uint32_t index) { return job_of(e, mti_table_at(e->jobs, index)); }
+
+static void lane_append(mt_engine *e, lane *l, mt_job *job) {
+    bool is_first = l->first_job == NO_JOB;
+    job->before = l->last_job;
+    job->next = NO_JOB;
+    *(is_first ? &l->first_job : &job_at(e, l->last_job)->next) = (uint32_t)job->id;
+    l->last_job = (uint32_t)job->id;
+    if (is_first) {
+        l->quiet_since_ns = 0;
+        l->overtaking = NOBODY;
+    } else if (job->priority > l->lowest && job->priority > l->overtaking) {
+        l->overtaking = job->priority;
+    }
+    if (is_first || job->priority < l->lowest) l->lowest = job->priority;
+}
+
+/* The job is on no lane from now on. */
+static void lane_remove(mt_engine *e, lane *l, mt_job *job) {
+    *(job->before == NO_JOB ? &l->first_job : &job_at(e, job->before)->next) = job->next;
+    *(job->next == NO_JOB ? &l->last_job : &job_at(e, job->next)->before) = job->before;
+    job->cost_ns = 0;
+    l->quiet_since_ns = 0;
 }
 
 static int enqueue(mt_engine *e, void *entry, uint64_t bytes) {
@@ -267,7 +313,10 @@ void mt_engine_abandon(mt_engine *e) {
         forget_job(e, job);
         if (e->graph == NULL) free_errand(e, entry);
     }
-    for (uint32_t i = 0; i < e->n_lanes; i++) mt_sched_clear_lane(e->sched, i);
+    for (uint32_t i = 0; i < e->n_lanes; i++) {
+        mt_sched_clear_lane(e->sched, i);
+        e->lanes[i].first_job = e->lanes[i].last_job = NO_JOB;
+    }
     if (e->graph != NULL) mt_graph_abandon(e->graph);
 }
 
@@ -348,21 +397,19 @@ static int send_job(mt_engine *e, void *entry, const mt_assignment *a) {
     job->lane = a->lane;
     job->cost_ns = a->cost_ns;
     job->bytes_booked = a->bytes;
-    job->sequence = ++e->next_sequence;
+    lane_append(e, &e->lanes[a->lane], job);
     int status = send_object(e, a->lane, job->fn);
     if (status != MT_OK) return status;
     return e->graph != NULL ? send_task(e, entry, a->lane) : send_errand(e, entry, a->lane);
 }
 
-int mt_engine_dispatch(mt_engine *e, uint64_t *out_n) {
-    reap(e);
-    int status = retire_dead_objects(e);
-    if (status == MT_OK && e->graph != NULL) status = take_ready(e);
+static int send_ready(mt_engine *e, uint64_t *out_n) {
+    int status = MT_OK;
     mt_assignment a;
     while (status == MT_OK && mt_sched_next(e->sched, &a) == MT_OK) {
         void *entry = mt_table_find(e->jobs, a.key);
         if (entry == NULL || (e->graph != NULL && !mt_graph_assign(e->graph, entry))) {
-            mt_sched_done(e->sched, &a, 0); /* cancelled while it was queued */
+            mt_sched_return(e->sched, &a); /* cancelled while it was queued */
             continue;
         }
         status = send_job(e, entry, &a);
@@ -433,17 +480,181 @@ static int end_job(mt_engine *e, void *entry, const ending *how) {
     return e->graph != NULL ? end_task(e, entry, how) : end_errand(e, entry, how);
 }
 
+/* ---- recall: jobs that have not begun come back from a lane that is behind ---- */
+
+/* To the front of the queue. */
+static int put_back(mt_engine *e, mt_job *job) {
+    mt_assignment booking = booking_of(job);
+    lane_remove(e, &e->lanes[job->lane], job);
+    mt_sched_return(e->sched, &booking);
+    if (e->graph != NULL) mt_graph_unassign(e->graph, mt_table_find(e->jobs, job->id));
+    return mt_sched_push(e->sched, job->id, job->class_index, job->priority, job->bytes_booked, true);
+}
+
+/* All but those that are begun: the first `started` since HELLO, of which some have ended. */
+static int put_back_after(mt_engine *e, uint32_t lane_index, uint64_t started) {
+    lane *l = &e->lanes[lane_index];
+    uint64_t begun = started > l->finished ? started - l->finished : 0;
+    int status = MT_OK;
+    for (uint64_t n = mt_sched_booked(e->sched, lane_index); n > begun && status == MT_OK; n--) {
+        status = put_back(e, job_at(e, l->last_job)); /* the oldest is put in front last */
+    }
+    l->lowest = INT32_MAX;
+    l->overtaking = NOBODY;
+    return status;
+}
+
+/* Asks a child, or takes at once what has not begun. */
+static int recall_from(mt_engine *e, uint32_t lane_index, uint64_t n, int64_t below) {
+    lane *l = &e->lanes[lane_index];
+    l->recalled_ns = e->now_ns;
+    if (l->link->recall != NULL) {
+        uint64_t started;
+        uint64_t before = mt_sched_booked(e->sched, lane_index);
+        int status = l->link->recall(l->link, &started);
+        if (status == MT_OK) status = put_back_after(e, lane_index, started);
+        e->recalled += before - mt_sched_booked(e->sched, lane_index);
+        return status;
+    }
+    l->recalling = true;
+    l->recall_below = below;
+    return send_head(l->link, MT_KIND_RECALL, (uint64_t)below, n < UINT32_MAX ? (uint32_t)n : UINT32_MAX);
+}
+
+static bool may_recall(const mt_engine *e, uint32_t lane_index, int64_t below) {
+    const lane *l = &e->lanes[lane_index];
+    return l->up && !l->recalling && l->lowest < below && mt_sched_excess(e->sched, lane_index) > 0;
+}
+
+static int give_up(mt_engine *e, void *entry) {
+    ending how = {.head = {.rec = {.n = MT_OUTCOME_RETURNED}}};
+    e->owed--;
+    e->given++;
+    return end_job(e, entry, &how);
+}
+
+static int give_up_ready(mt_engine *e) {
+    int status = MT_OK;
+    uint64_t key;
+    while (e->owed > 0 && status == MT_OK && mt_sched_take_last(e->sched, e->owed_below, &key) == MT_OK) {
+        void *entry = mt_table_find(e->jobs, key);
+        if (entry != NULL) status = give_up(e, entry);
+    }
+    return status;
+}
+
+static int say_recalled(mt_engine *e) {
+    e->owed = 0;
+    return send_head(e->parent, MT_KIND_RECALLED, 0, e->given);
+}
+
+/* The parent wants jobs back: first those that are queued here, then those that workers have not begun, then the children's. */
+static int on_recall(mt_engine *e, uint32_t n, int64_t below) {
+    e->owed = n;
+    e->given = 0;
+    e->owed_below = below;
+    int status = give_up_ready(e);
+    for (uint32_t i = 0; i < e->n_lanes && e->owed > 0 && status == MT_OK; i++) {
+        if (e->lanes[i].link->recall == NULL || !may_recall(e, i, below)) continue;
+        status = recall_from(e, i, UINT64_MAX, below);
+        if (status == MT_OK) status = give_up_ready(e);
+    }
+    for (uint32_t i = 0, left = n; i < e->n_lanes && e->owed > 0 && left > 0 && status == MT_OK; i++) {
+        if (!may_recall(e, i, below)) continue;
+        uint64_t wanted = mt_sched_excess(e->sched, i);
+        if (wanted > e->owed) wanted = e->owed;
+        left = wanted < left ? left - (uint32_t)wanted : 0;
+        status = recall_from(e, i, wanted, below);
+        e->lanes[i].recalling_for_parent = true;
+        e->asked++;
+    }
+    return status == MT_OK && e->asked == 0 ? say_recalled(e) : status;
+}
+
+/* A child has given a job back. */
+static int come_back(mt_engine *e, mt_job *job) {
+    void *entry = mt_table_find(e->jobs, job->id);
+    e->recalled++;
+    if (e->owed == 0 || job->priority >= e->owed_below) return put_back(e, job);
+    mt_assignment booking = booking_of(job);
+    lane_remove(e, &e->lanes[job->lane], job);
+    mt_sched_return(e->sched, &booking);
+    return give_up(e, entry);
+}
+
+static int on_recalled(mt_engine *e, lane *l, uint32_t n) {
+    if (!l->recalling) return MT_E_RECORD;
+    l->recalling = false;
+    if (n == 0 && l->recall_below < ANY_PRIORITY && l->lowest < l->recall_below) l->lowest = (int32_t)l->recall_below;
+    if (!l->recalling_for_parent) return MT_OK;
+    l->recalling_for_parent = false;
+    return --e->asked == 0 ? say_recalled(e) : MT_OK;
+}
+
+/* Finds lanes that are behind while others have nothing to do, or while jobs that are more urgent wait here or behind others in the lane (a
+ * child sorts what it gets by itself). */
+static int recall(mt_engine *e, uint64_t *out_n) {
+    int32_t priority = 0;
+    uint64_t urgent = 0, idle = 0;
+    int64_t wanted = NOBODY;
+    if (mt_sched_first_priority(e->sched, &priority, &urgent) == MT_OK) {
+        wanted = priority;
+    } else {
+        for (uint32_t i = 0; i < e->n_lanes; i++) idle += mt_sched_idle(e->sched, i);
+        if (idle > 0) wanted = ANY_PRIORITY;
+    }
+    int status = MT_OK;
+    for (uint32_t i = 0; i < e->n_lanes && status == MT_OK; i++) {
+        lane *l = &e->lanes[i];
+        int64_t below = l->link->recall != NULL && l->overtaking > wanted ? l->overtaking : wanted;
+        if (!may_recall(e, i, below)) continue;
+        if (l->quiet_since_ns == 0) l->quiet_since_ns = e->now_ns;
+        bool overdue = e->now_ns - l->quiet_since_ns >= OVERDUE_NS;
+        if (overdue) mt_sched_set_overdue(e->sched, i);
+        bool pays = e->now_ns - l->recalled_ns >= OVERDUE_NS && mt_sched_load(e->sched, i) >= RECALL_LOAD_NS;
+        if (!overdue && !pays) {
+            if (l->quiet_since_ns + OVERDUE_NS < e->due_ns) e->due_ns = l->quiet_since_ns + OVERDUE_NS;
+            continue;
+        }
+        uint64_t excess = mt_sched_excess(e->sched, i), share = idle * excess / (idle + excess) + 1;
+        status = recall_from(e, i, urgent > 0 ? (urgent < excess ? urgent : excess) : share, below);
+        ++*out_n;
+    }
+    return status;
+}
+
+int mt_engine_dispatch(mt_engine *e, uint64_t now_ns, uint64_t *out_n) {
+    e->now_ns = now_ns;
+    e->due_ns = UINT64_MAX;
+    reap(e);
+    int status = retire_dead_objects(e);
+    if (status == MT_OK && e->graph != NULL) status = take_ready(e);
+    if (status == MT_OK) status = send_ready(e, out_n);
+    uint64_t recalls = 0;
+    if (status == MT_OK) status = recall(e, &recalls);
+    *out_n += recalls;
+    return status == MT_OK && recalls > 0 ? send_ready(e, out_n) : status;
+}
+
+uint64_t mt_engine_due_ns(const mt_engine *e) { return e->due_ns; }
+
+/* ---- what lanes say ---- */
+
 static int on_result(mt_engine *e, uint32_t lane_index, const mt_incoming *incoming) {
     ending how;
     memcpy(&how.head, incoming->data, sizeof how.head);
     e->results++;
     void *entry = mt_table_find(e->jobs, how.head.rec.id);
-    if (entry == NULL || job_of(e, entry)->lane != lane_index) {
+    mt_job *job = entry == NULL ? NULL : job_of(e, entry);
+    if (job == NULL || job->lane != lane_index || job->cost_ns == 0) {
         e->stale_results++;
         return MT_OK;
     }
-    e->lanes[lane_index].finished++;
-    mt_assignment booking = booking_of(job_of(e, entry));
+    lane *from = &e->lanes[lane_index];
+    if (how.head.rec.n == MT_OUTCOME_RETURNED) return come_back(e, job);
+    from->finished++;
+    mt_assignment booking = booking_of(job);
+    lane_remove(e, from, job);
     mt_sched_done(e->sched, &booking, how.head.duration_ns);
     how.bytes = (mt_part){(const unsigned char *)incoming->data + sizeof how.head, incoming->size - sizeof how.head};
     how.owner = incoming->blob;
@@ -464,6 +675,7 @@ int mt_engine_from_lane(mt_engine *e, uint32_t lane_index, const mt_incoming *in
             mt_sched_set_slots(e->sched, lane_index, from->role == MT_ROLE_WORKER ? 1 : rec.n);
             return MT_OK;
         case MT_KIND_SLOTS: mt_sched_set_slots(e->sched, lane_index, rec.n); return MT_OK;
+        case MT_KIND_RECALLED: return on_recalled(e, from, rec.n);
         case MT_KIND_BYE:
             from->said_bye = true;
             from->up = false;
@@ -475,13 +687,6 @@ int mt_engine_from_lane(mt_engine *e, uint32_t lane_index, const mt_incoming *in
 
 /* ---- a lane is lost ---- */
 
-static int by_sequence(const void *a, const void *b) {
-    uint64_t x = (*(mt_job *const *)a)->sequence, y = (*(mt_job *const *)b)->sequence;
-    return x < y ? -1 : x > y;
-}
-
-static void *entry_of(const mt_engine *e, const mt_job *job) { return mt_table_find(e->jobs, job->id); }
-
 static int end_lost(mt_engine *e, mt_job *job, const mt_lost *why) {
     unsigned char body[sizeof(mt_lost) + HOST_SIZE];
     size_t host_size = strlen(e->host);
@@ -490,43 +695,25 @@ static int end_lost(mt_engine *e, mt_job *job, const mt_lost *why) {
     ending how = {.head = {.rec = {.flags = MT_CODEC_LOST, .n = MT_OUTCOME_LOST}},
                   .bytes = {body, sizeof *why + host_size}};
     e->lost++;
-    return end_job(e, entry_of(e, job), &how);
-}
-
-static int put_back(mt_engine *e, mt_job *job) {
-    if (e->graph != NULL) mt_graph_unassign(e->graph, entry_of(e, job));
-    return mt_sched_push(e->sched, job->id, job->class_index, job->priority, job->bytes_booked, true);
+    return end_job(e, mt_table_find(e->jobs, job->id), &how);
 }
 
 int mt_engine_lane_lost(mt_engine *e, uint32_t lane_index, const mt_lost *why, uint64_t started) {
     lane *l = &e->lanes[lane_index];
-    uint64_t begun = started > l->finished ? started - l->finished : 0;
     l->up = false;
     mt_objects_forget_lane(e->objects, lane_index);
     mt_sched_set_slots(e->sched, lane_index, 0);
-    uint64_t booked = mt_sched_booked(e->sched, lane_index);
-    mt_sched_clear_lane(e->sched, lane_index);
     mti_link_clean_up(l->link);
-    if (booked == 0) return MT_OK;
-    mt_job **jobs = mti_get_zeroed(e->alloc, booked, sizeof *jobs);
-    if (jobs == NULL) return MT_E_NOMEM;
-    uint64_t n = 0, cursor = 0;
-    for (void *entry; n < booked && (entry = mt_table_next(e->jobs, &cursor)) != NULL;) {
-        mt_job *job = job_of(e, entry);
-        if (job->lane == lane_index && job->cost_ns != 0) jobs[n++] = job;
+    int status = put_back_after(e, lane_index, started);
+    if (status == MT_OK && l->recalling) status = on_recalled(e, l, 0);
+    while (status == MT_OK && l->first_job != NO_JOB) {
+        mt_job *job = job_at(e, l->first_job);
+        mt_assignment booking = booking_of(job);
+        lane_remove(e, l, job);
+        mt_sched_return(e->sched, &booking);
+        status = end_lost(e, job, why);
     }
-    qsort(jobs, n, sizeof *jobs, by_sequence);
-    if (begun > n) begun = n;
-    int status = MT_OK;
-    for (uint64_t i = n; i > begun && status == MT_OK; i--) { /* the oldest is put in front last */
-        jobs[i - 1]->cost_ns = 0;
-        status = put_back(e, jobs[i - 1]);
-    }
-    for (uint64_t i = 0; i < begun && status == MT_OK; i++) {
-        jobs[i]->cost_ns = 0;
-        status = end_lost(e, jobs[i], why);
-    }
-    mt_put(e->alloc, jobs);
+    mt_sched_clear_lane(e->sched, lane_index);
     return status;
 }
 
@@ -578,6 +765,7 @@ int mt_engine_from_parent(mt_engine *e, const mt_incoming *incoming) {
         case MT_KIND_TASK: return on_task(e, incoming);
         case MT_KIND_OBJECT: return on_object(e, &rec, incoming);
         case MT_KIND_DROP: mti_objects_release(e->objects, rec.id); return MT_OK;
+        case MT_KIND_RECALL: return on_recall(e, rec.n, (int64_t)rec.id);
         case MT_KIND_STOP: e->stop_mode = (int)rec.n; return MT_OK;
         default: return MT_E_RECORD;
     }
@@ -624,6 +812,7 @@ mt_engine_stats mt_engine_stats_now(const mt_engine *e) {
                              .results = e->results,
                              .stale_results = e->stale_results,
                              .lost = e->lost,
+                             .recalled = e->recalled,
                              .slots = mt_sched_slots(e->sched),
                              .lanes = e->n_lanes};
     if (e->graph != NULL) {
@@ -641,5 +830,14 @@ int mt_engine_check(const mt_engine *e) {
     uint64_t booked = 0, on_lanes = 0, cursor = 0;
     for (uint32_t i = 0; i < e->n_lanes; i++) booked += mt_sched_booked(e->sched, i);
     for (void *entry; (entry = mt_table_next(e->jobs, &cursor)) != NULL;) on_lanes += job_of(e, entry)->cost_ns != 0;
-    return status == MT_OK && booked != on_lanes ? MT_E_RECORD : status;
+    uint64_t listed = 0;
+    for (uint32_t i = 0; i < e->n_lanes; i++) {
+        uint32_t before = NO_JOB;
+        for (uint32_t at = e->lanes[i].first_job; at != NO_JOB; before = at, at = job_at(e, at)->next, listed++) {
+            const mt_job *job = job_at(e, at);
+            if (job->lane != i || job->cost_ns == 0 || job->before != before) return MT_E_RECORD;
+        }
+        if (before != e->lanes[i].last_job) return MT_E_RECORD;
+    }
+    return status == MT_OK && (booked != on_lanes || booked != listed) ? MT_E_RECORD : status;
 }

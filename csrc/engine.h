@@ -26,6 +26,7 @@ typedef struct mt_engine_stats {
     uint64_t results;        /* RESULT records taken in */
     uint64_t stale_results;  /* of which nobody knew the task any more */
     uint64_t lost;           /* tasks that died with their lane */
+    uint64_t recalled;       /* jobs that came back unrun from lanes that were behind */
     uint32_t slots;          /* workers that are up, below this rank */
     uint32_t lanes;
 } mt_engine_stats;
@@ -70,8 +71,11 @@ MT_MUST_CHECK int mt_engine_from_lane(mt_engine *engine, uint32_t lane, const mt
  * jobs again after another HELLO. */
 MT_MUST_CHECK int mt_engine_lane_lost(mt_engine *engine, uint32_t lane, const mt_lost *why, uint64_t started);
 
-/* Sends ready jobs to lanes with credit; `*out_n` grows by how many. Frees reaped tasks and dropped objects. */
-MT_MUST_CHECK int mt_engine_dispatch(mt_engine *engine, uint64_t *out_n);
+/* Sends ready jobs to lanes with credit; `*out_n` grows by how many. Takes jobs that have not begun back from lanes that are behind, when others
+ * have nothing to do or more urgent jobs wait. Frees reaped tasks and dropped objects. */
+MT_MUST_CHECK int mt_engine_dispatch(mt_engine *engine, uint64_t now_ns, uint64_t *out_n);
+/* When mt_engine_dispatch should be called again even if nothing happens; UINT64_MAX: never. */
+uint64_t mt_engine_due_ns(const mt_engine *engine);
 
 /* Agent: tells the parent that `slots` workers are below this rank (the first call is the HELLO). */
 MT_MUST_CHECK int mt_engine_say_slots(mt_engine *engine, uint32_t slots);

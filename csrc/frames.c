@@ -18,6 +18,9 @@ static const mt_kind_row kinds[MT_KIND_COUNT] = {
     [MT_KIND_KILL] = {"KILL", MT_ROLE_PARENT, MT_ROLE_ZYGOTE, MT_KIND_EXITED, sizeof(mt_rec)},
     [MT_KIND_EXITED] = {"EXITED", MT_ROLE_ZYGOTE, MT_ROLE_PARENT, 0, sizeof(mt_rec) + sizeof(mt_lost)},
     [MT_KIND_SLOTS] = {"SLOTS", MT_ROLE_CHILD, MT_ROLE_PARENT, 0, sizeof(mt_rec)},
+    [MT_KIND_RESUME] = {"RESUME", MT_ROLE_PARENT, MT_ROLE_WORKER, 0, sizeof(mt_rec)},
+    [MT_KIND_RECALL] = {"RECALL", MT_ROLE_PARENT, MT_ROLE_CHILD, MT_KIND_RECALLED, sizeof(mt_rec)},
+    [MT_KIND_RECALLED] = {"RECALLED", MT_ROLE_CHILD, MT_ROLE_PARENT, 0, sizeof(mt_rec)},
 };
 
 const mt_kind_row *mt_kind(uint32_t kind) {
@@ -47,7 +50,8 @@ int mt_record_check(const void *record, uint64_t size, uint32_t sender) {
     const mt_kind_row *row = mt_kind(rec.kind);
     if (row == NULL || (row->sender & sender) == 0 || size < row->min_size) return MT_E_RECORD;
     if (rec.kind == MT_KIND_TASK) return check_task(&rec, record);
-    if (rec.kind == MT_KIND_RESULT && rec.n > MT_OUTCOME_CANCELLED) return MT_E_RECORD;
+    uint32_t last_outcome = sender == MT_ROLE_CHILD ? MT_OUTCOME_RETURNED : MT_OUTCOME_CANCELLED;
+    if (rec.kind == MT_KIND_RESULT && rec.n > last_outcome) return MT_E_RECORD;
     return MT_OK;
 }
 

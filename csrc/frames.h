@@ -37,6 +37,7 @@
 #define MT_OUTCOME_ERROR 1     /* the function raised; the value is the pickled exception */
 #define MT_OUTCOME_LOST 2      /* its worker or rank died; codec MT_CODEC_LOST */
 #define MT_OUTCOME_CANCELLED 3 /* dropped before it ran */
+#define MT_OUTCOME_RETURNED 4  /* not begun and given back after a RECALL */
 
 /* Kinds of records. Each row of mt_kind_table says who sends it to whom and which kind answers it. */
 #define MT_KIND_TASK 1   /* parent -> child, engine -> worker: run this. n: number of edges */
@@ -50,7 +51,10 @@
 #define MT_KIND_KILL 9   /* engine -> zygote: SIGKILL worker n */
 #define MT_KIND_EXITED 10 /* zygote -> engine: worker n, process `id`, has ended; body mt_lost */
 #define MT_KIND_SLOTS 11 /* upwards: n worker slots below me now */
-#define MT_KIND_COUNT 12
+#define MT_KIND_RESUME 12 /* engine -> worker: tasks from here on were sent after the recall */
+#define MT_KIND_RECALL 13 /* parent -> child: give back up to n tasks that have not begun, of a priority below `id` (as an int64_t) */
+#define MT_KIND_RECALLED 14 /* child -> parent: what could be given back has been, as RESULTs */
+#define MT_KIND_COUNT 15
 
 #define MT_STOP_DRAIN 0 /* finish what you have, then end */
 #define MT_STOP_NOW 1   /* drop what you have, kill workers, end */

@@ -79,18 +79,26 @@ static int ring_write(mt_link *link, const mt_part *parts, uint32_t n_parts, uin
     mt_ring_link *self = (mt_ring_link *)link;
     uint64_t before = *progress;
     int status = mt_ring_put(self->ring, parts, n_parts, progress);
-    if (status == MT_E_AGAIN && *progress != before) mt_bell_ring(self->bell); /* a streaming record needs its reader awake */
+    if (status == MT_E_AGAIN && *progress != before) mt_bell_ring(self->memory.bell); /* a streaming record needs its reader awake */
     return status;
 }
 
 static int ring_flush(mt_link *link) {
     mt_ring_link *self = (mt_ring_link *)link;
-    if (mt_ring_publish(self->ring)) mt_bell_ring(self->bell);
+    if (mt_ring_publish(self->ring)) mt_bell_ring(self->memory.bell);
     return MT_OK;
 }
 
-void mti_ring_link_init(mt_ring_link *link, const mt_alloc *alloc, mt_ring *ring, mt_bell *bell) {
-    *link = (mt_ring_link){{.alloc = alloc, .write = ring_write, .flush = ring_flush}, ring, bell};
+static int ring_recall(mt_link *link, uint64_t *out_begun) {
+    *out_begun = mti_recall(((mt_ring_link *)link)->memory.started);
+    mt_rec resume = {sizeof resume, 0, MT_KIND_RESUME, 0, 0};
+    mt_part part = {&resume, sizeof resume};
+    return mti_link_send(link, &part, 1, NULL);
+}
+
+void mti_ring_link_init(mt_ring_link *link, const mt_alloc *alloc, mt_ring *ring, const mt_segment_link *memory) {
+    *link = (mt_ring_link){
+        {.alloc = alloc, .write = ring_write, .flush = ring_flush, .recall = ring_recall}, ring, *memory};
 }
 
 static int frame_flush(mt_link *link) {

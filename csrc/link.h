@@ -9,6 +9,7 @@
 
 #include "bell.h"
 #include "ring.h"
+#include "segment.h"
 #include "transport.h"
 
 typedef struct mt_parcel mt_parcel; /* a record that waits */
@@ -20,6 +21,8 @@ struct mt_link {
     int (*write)(mt_link *link, const mt_part *parts, uint32_t n_parts, uint64_t *progress);
     /* Lets the other side see what was written. */
     int (*flush)(mt_link *link);
+    /* What has been sent and not begun will not begin; jobs begun since HELLO. NULL: the other side must be asked with a RECALL. */
+    int (*recall)(mt_link *link, uint64_t *out_begun);
     mt_parcel *first;
     mt_parcel *last;
     uint64_t backlog_bytes;
@@ -36,10 +39,10 @@ void mti_link_clean_up(mt_link *link);
 typedef struct mt_ring_link {
     mt_link base;
     mt_ring *ring;
-    mt_bell *bell;
+    mt_segment_link memory;
 } mt_ring_link;
 
-void mti_ring_link_init(mt_ring_link *link, const mt_alloc *alloc, mt_ring *ring, mt_bell *bell);
+void mti_ring_link_init(mt_ring_link *link, const mt_alloc *alloc, mt_ring *ring, const mt_segment_link *memory);
 
 typedef struct mt_frame_link {
     mt_link base;

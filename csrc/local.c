@@ -67,7 +67,7 @@ static int open_link(mt_local *local, worker *w, uint32_t index) {
     w->down = mt_ring_open(local->alloc, w->memory.down, local->options.ring_bytes);
     w->up = mt_ring_open(local->alloc, w->memory.up, local->options.ring_bytes);
     if (w->down == NULL || w->up == NULL) return MT_E_NOMEM;
-    mti_ring_link_init(&w->out, local->alloc, w->down, w->memory.bell);
+    mti_ring_link_init(&w->out, local->alloc, w->down, &w->memory);
     w->said_hello = w->killed = w->broken = false;
     return MT_OK;
 }
@@ -239,8 +239,7 @@ static int on_exited(mt_local *local, uint32_t index, const mt_lost *how) {
     w->running = false;
     mt_lost why = *how;
     if (w->broken) why.what = MT_LOST_LINK;
-    uint64_t started = mt_load_acquire(w->memory.started); /* pairs with the release in mt_worker_next */
-    status = mt_engine_lane_lost(local->engine, w->lane, &why, started);
+    status = mt_engine_lane_lost(local->engine, w->lane, &why, mti_begun(w->memory.started));
     if (status != MT_OK) return status;
     if (!w->said_hello) w->failed_starts++;
     if (local->stopping || w->failed_starts >= MAX_FAILED_STARTS) return MT_OK;

@@ -58,6 +58,7 @@ struct mt_world {
     const mt_alloc *alloc;
     mt_world_options options;
     uint64_t random;
+    uint64_t now_ns;
     rank *ranks;
     wire *wires;
     uint32_t n_wires;
@@ -146,7 +147,7 @@ static int open_worker(mt_world *w, rank *r, uint32_t index) {
     v->engine_up = mt_ring_open(w->alloc, v->memory.up, w->options.ring_bytes);
     v->down = mt_ring_open(w->alloc, v->memory.down, w->options.ring_bytes);
     v->up = mt_ring_open(w->alloc, v->memory.up, w->options.ring_bytes);
-    mti_ring_link_init(&v->out, w->alloc, ring, v->memory.bell);
+    mti_ring_link_init(&v->out, w->alloc, ring, &v->memory);
     v->started = 0;
     v->has_task = false;
     if (ring == NULL || v->engine_up == NULL || v->down == NULL || v->up == NULL) return MT_E_NOMEM;
@@ -301,7 +302,8 @@ void mt_world_drop_functions(mt_world *w) {
 /* ---- events ---- */
 
 static int run_engine(mt_world *w, rank *r, uint64_t *moved) {
-    int status = mt_engine_dispatch(r->engine, moved);
+    w->now_ns += draw(w, 500000);
+    int status = mt_engine_dispatch(r->engine, w->now_ns, moved);
     if (status == MT_OK && r != w->ranks) {
         uint32_t slots = mt_engine_stats_now(r->engine).slots;
         if (slots != r->said_slots && draw(w, 4) == 0) {
@@ -359,7 +361,8 @@ static int worker_take(virtual_worker *v, uint64_t *moved) {
     ++*moved;
     status = mt_record_check(data, size, MT_ROLE_PARENT);
     const mt_rec_task *task = data;
-    if (status == MT_OK && task->rec.kind == MT_KIND_TASK) {
+    if (status == MT_OK && task->rec.kind == MT_KIND_RESUME) mti_resume(v->memory.started);
+    if (status == MT_OK && task->rec.kind == MT_KIND_TASK && mti_begin_job(v->memory.started, &v->started)) {
         const mt_edge_ref *refs = (const mt_edge_ref *)(const void *)(task + 1);
         const unsigned char *at = (const unsigned char *)(refs + task->rec.n);
         uint64_t words[3], sum = 0, word;
@@ -378,7 +381,6 @@ static int worker_take(virtual_worker *v, uint64_t *moved) {
         v->behaviour = words[2];
         v->task_id = task->rec.id;
         v->has_task = true;
-        v->started++;
     }
     mt_ring_release(v->down);
     return status;
@@ -424,7 +426,7 @@ static int kill_worker(mt_world *w, rank *r, uint32_t index) {
         status = read_worker(r, v, &n);
     }
     mt_lost why = {1, 9, MT_LOST_WORKER};
-    if (status == MT_OK) status = mt_engine_lane_lost(r->engine, v->lane, &why, v->started);
+    if (status == MT_OK) status = mt_engine_lane_lost(r->engine, v->lane, &why, mti_begun(v->memory.started));
     if (status == MT_OK) status = open_worker(w, r, index);
     w->kills++;
     return status;
@@ -488,3 +490,9 @@ void mt_world_stop_killing(mt_world *w) {
 }
 
 uint64_t mt_world_kills(const mt_world *w) { return w->kills; }
+
+uint64_t mt_world_recalled(const mt_world *w) {
+    uint64_t recalled = 0;
+    for (uint32_t i = 0; i < w->options.ranks; i++) recalled += mt_engine_stats_now(w->ranks[i].engine).recalled;
+    return recalled;
+}

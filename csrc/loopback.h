@@ -52,6 +52,8 @@ MT_EXPORT uint64_t mt_world_outstanding(const mt_world *world);
 MT_EXPORT uint64_t mt_world_residue(const mt_world *world);
 MT_EXPORT void mt_world_stop_killing(mt_world *world);
 MT_EXPORT uint64_t mt_world_kills(const mt_world *world);
+/* Jobs that any engine took back from a lane. */
+MT_EXPORT uint64_t mt_world_recalled(const mt_world *world);
 
 /* cffi:end */
 

@@ -29,6 +29,7 @@ typedef struct lane {
     uint64_t booked_ns;
     uint64_t booked_bytes;
     uint32_t heap_at; /* NOT_IN_HEAP: no slots, or no credit for what was last refused */
+    bool overdue;
 } lane;
 
 /* What a job asks of a lane. */
@@ -164,6 +165,7 @@ void mt_sched_set_slots(mt_sched *sched, uint32_t lane_index, uint32_t slots) {
 void mt_sched_clear_lane(mt_sched *sched, uint32_t lane_index) {
     lane *l = &sched->lanes[lane_index];
     l->booked = l->booked_ns = l->booked_bytes = 0;
+    l->overdue = false;
     heap_refresh(sched, lane_index);
 }
 
@@ -272,7 +274,7 @@ int mt_sched_push(mt_sched *sched, uint64_t key, uint32_t class_index, int32_t p
 static bool has_credit(const lane *l, const demand *d) {
     if (l->booked > 0 && l->booked_bytes + d->bytes > l->limits.max_bytes) return false;
     if (l->booked < l->limits.slots) return true;
-    if (d->mean_ns == 0 || l->booked >= (uint64_t)l->limits.slots * l->limits.max_ahead) return false;
+    if (d->mean_ns == 0 || l->overdue || l->booked >= (uint64_t)l->limits.slots * l->limits.max_ahead) return false;
     return l->booked_ns + d->cost_ns <= l->limits.horizon_ns * l->limits.slots;
 }
 
@@ -315,11 +317,23 @@ int mt_sched_next(mt_sched *sched, mt_assignment *out) {
     return MT_E_AGAIN;
 }
 
-void mt_sched_done(mt_sched *sched, const mt_assignment *what, uint64_t duration_ns) {
+static void give_back(mt_sched *sched, const mt_assignment *what) {
     lane *l = &sched->lanes[what->lane];
     l->booked--;
     l->booked_ns -= what->cost_ns;
     l->booked_bytes -= what->bytes;
+}
+
+void mt_sched_set_overdue(mt_sched *sched, uint32_t lane_index) { sched->lanes[lane_index].overdue = true; }
+
+void mt_sched_return(mt_sched *sched, const mt_assignment *what) {
+    give_back(sched, what);
+    heap_refresh(sched, what->lane);
+}
+
+void mt_sched_done(mt_sched *sched, const mt_assignment *what, uint64_t duration_ns) {
+    give_back(sched, what);
+    sched->lanes[what->lane].overdue = false;
     if (duration_ns > 0) {
         class_row *c = &sched->classes[what->class_index];
         uint64_t cost_ns = duration_ns + OVERHEAD_NS;
@@ -333,6 +347,37 @@ void mt_sched_done(mt_sched *sched, const mt_assignment *what, uint64_t duration
     }
     heap_refresh(sched, what->lane);
 }
+
+int mt_sched_first_priority(const mt_sched *sched, int32_t *out_priority, uint64_t *out_n) {
+    if (sched->ready == 0) return MT_E_AGAIN;
+    const level *l = sched->levels;
+    while (l->count == 0) l++;
+    *out_priority = l->priority;
+    *out_n = l->count;
+    return MT_OK;
+}
+
+int mt_sched_take_last(mt_sched *sched, int64_t below, uint64_t *out_key) {
+    if (sched->ready == 0) return MT_E_AGAIN;
+    level *l = sched->levels + sched->n_levels - 1;
+    while (l->count == 0) l--;
+    if (l->priority >= below) return MT_E_AGAIN;
+    *out_key = l->jobs[(l->first + --l->count) & (l->capacity - 1)].key;
+    sched->ready--;
+    return MT_OK;
+}
+
+uint32_t mt_sched_idle(const mt_sched *sched, uint32_t lane_index) {
+    const lane *l = &sched->lanes[lane_index];
+    return l->booked < l->limits.slots ? l->limits.slots - (uint32_t)l->booked : 0;
+}
+
+uint64_t mt_sched_excess(const mt_sched *sched, uint32_t lane_index) {
+    const lane *l = &sched->lanes[lane_index];
+    return l->booked > l->limits.slots ? l->booked - l->limits.slots : 0;
+}
+
+uint64_t mt_sched_load(const mt_sched *sched, uint32_t lane_index) { return load_of(&sched->lanes[lane_index]); }
 
 uint64_t mt_sched_least_load(const mt_sched *sched) {
     uint64_t least = UINT64_MAX; /* of all lanes: the heap holds only those with credit */

@@ -4,7 +4,7 @@
  * one class are expected to take equally long) and a size.
  * Policy: the ready job of highest priority, oldest first, goes to the lane with the least booked work for each slot. A lane takes
  * jobs ahead of free slots only while the work booked on it stays below its horizon: so short jobs are sent ahead by the
- * hundred and long ones, or ones of unknown duration, not at all. Durations are learnt for each class (exponential average, weight 1/8).
+ * hundred and long ones, or ones of unknown duration, not at all. A lane that is overdue gets nothing ahead. Durations are learnt for each class (exponential average, weight 1/8).
  * Invariants: a lane's booked jobs, nanoseconds and bytes are the sums over what was assigned and not given back.
  * Thread rule: one owner thread.
  */
@@ -54,6 +54,20 @@ MT_EXPORT MT_MUST_CHECK int mt_sched_push(mt_sched *sched, uint64_t key, uint32_
 MT_EXPORT MT_MUST_CHECK int mt_sched_next(mt_sched *sched, mt_assignment *out);
 /* An assigned job has ended, or was not sent after all (`duration_ns` 0: nothing is learnt). */
 MT_EXPORT void mt_sched_done(mt_sched *sched, const mt_assignment *what, uint64_t duration_ns);
+/* The lane has not answered for longer than was expected: nothing is sent ahead to it, until mt_sched_done for one of its jobs. */
+MT_EXPORT void mt_sched_set_overdue(mt_sched *sched, uint32_t lane);
+/* An assigned job comes back unrun. As mt_sched_done, but the lane stays overdue. */
+MT_EXPORT void mt_sched_return(mt_sched *sched, const mt_assignment *what);
+/* Priority of the job that is next, and how many of that priority are ready; MT_E_AGAIN: none is ready. */
+MT_EXPORT MT_MUST_CHECK int mt_sched_first_priority(const mt_sched *sched, int32_t *out_priority, uint64_t *out_n);
+/* Takes the job that would be the last out of the ready ones, if its priority is below `below`. MT_E_AGAIN: there is none. */
+MT_EXPORT MT_MUST_CHECK int mt_sched_take_last(mt_sched *sched, int64_t below, uint64_t *out_key);
+/* Slots of a lane in which no booked job can be. */
+MT_EXPORT uint32_t mt_sched_idle(const mt_sched *sched, uint32_t lane);
+/* Jobs booked on a lane beyond its slots: at least so many have not begun. */
+MT_EXPORT uint64_t mt_sched_excess(const mt_sched *sched, uint32_t lane);
+/* Nanoseconds of work booked on a lane for each of its slots. */
+MT_EXPORT uint64_t mt_sched_load(const mt_sched *sched, uint32_t lane);
 /* Nanoseconds of work booked for each slot of the lane that has least; 0 when some lane with slots has none. */
 MT_EXPORT uint64_t mt_sched_least_load(const mt_sched *sched);
 MT_EXPORT uint64_t mt_sched_ready(const mt_sched *sched);

@@ -30,3 +30,19 @@ void mti_segment_format_link(const mt_segment_link *link, uint64_t ring_bytes) {
     mt_ring_format(link->down, ring_bytes);
     mt_ring_format(link->up, ring_bytes);
 }
+
+/* The lower bits count begun jobs, the upper ones recalls that the worker has not come to. */
+#define ONE_RECALL ((uint64_t)1 << 48)
+
+bool mti_begin_job(_Atomic uint64_t *started, uint64_t *begun) {
+    uint64_t expected = *begun;
+    if (!mt_cas_acq_rel(started, &expected, *begun + 1)) return false;
+    ++*begun;
+    return true;
+}
+
+void mti_resume(_Atomic uint64_t *started) { (void)mt_sub_acq_rel(started, ONE_RECALL); }
+
+uint64_t mti_recall(_Atomic uint64_t *started) { return mt_add_acq_rel(started, ONE_RECALL) % ONE_RECALL; }
+
+uint64_t mti_begun(const _Atomic uint64_t *started) { return mt_load_acquire(started) % ONE_RECALL; }

@@ -3,6 +3,9 @@
  *   segment = engine's bell (one line) | link 0 | link 1 | ...        link 0: the zygote, link 1 + w: worker w
  *   link    = the bell of the one below, its count of begun jobs | ring down | ring up
  *
+ * The count of begun jobs also settles who has a job that is sent but not begun: while the engine's recalls, in the upper bits, are more than the
+ * RESUME records that the worker has come to, it begins nothing. So a recall needs no answer.
+ *
  * Role: one memfd for each rank; the zygote inherits its descriptor, workers inherit the mapping. The engine's bell comes first so that other
  * ranks of the node need to map only the first page to ring it.
  * Thread rule: pure functions of addresses.
@@ -16,7 +19,7 @@
 /* What one link's memory holds. */
 typedef struct mt_segment_link {
     mt_bell *bell;             /* wakes the worker or zygote */
-    _Atomic uint64_t *started; /* jobs that the worker has begun since the link was formatted */
+    _Atomic uint64_t *started; /* see mti_begin_job */
     void *down;                /* ring: engine -> worker */
     void *up;                  /* ring: worker -> engine */
 } mt_segment_link;
@@ -27,5 +30,14 @@ mt_bell *mti_segment_bell(void *base);
 mt_segment_link mti_segment_link_at(void *base, uint32_t index, uint64_t ring_bytes);
 /* Makes a link's rings empty and its count 0. Nobody else may be using it. */
 void mti_segment_format_link(const mt_segment_link *link, uint64_t ring_bytes);
+
+/* Worker: its job number `*begun` is about to begin. False: it was recalled, forget it. */
+bool mti_begin_job(_Atomic uint64_t *started, uint64_t *begun);
+/* Worker: it has come to the RESUME that follows a recall. */
+void mti_resume(_Atomic uint64_t *started);
+/* Engine: what has not begun now will not begin. How many jobs have. A RESUME must follow what was sent. */
+uint64_t mti_recall(_Atomic uint64_t *started);
+/* Engine, once the worker is gone. */
+uint64_t mti_begun(const _Atomic uint64_t *started);
 
 #endif

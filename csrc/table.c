@@ -56,6 +56,8 @@ static slot *find_slot(const mt_table *table, uint64_t id) {
     return s->pointer != NULL && s->generation == (uint32_t)(id >> 32) ? s : NULL;
 }
 
+void *mti_table_at(const mt_table *table, uint32_t index) { return table->slots[index].pointer; }
+
 void *mt_table_find(const mt_table *table, uint64_t id) {
     const slot *s = find_slot(table, id);
     return s == NULL ? NULL : s->pointer;

@@ -29,4 +29,7 @@ MT_EXPORT MT_MUST_CHECK int mt_table_check(const mt_table *table);
 
 /* cffi:end */
 
+/* O(1). What the entry whose id has these lower 32 bits points to; it must be in the table. */
+void *mti_table_at(const mt_table *table, uint32_t index);
+
 #endif

@@ -77,8 +77,9 @@ MT_EXPORT bool mt_task_try_cancel(mt_task *task);
 typedef struct mt_job {
     uint64_t id; /* in the engine's table; 0: not there */
     uint64_t fn;
-    uint64_t sequence; /* counts assignments: the order in which a lane got its jobs */
-    uint64_t cost_ns;  /* what the scheduler booked for it */
+    uint64_t cost_ns;  /* what the scheduler booked for it; 0: it is on no lane */
+    uint32_t before;   /* neighbours in the lane's list, as the lower half of their ids; UINT32_MAX: none */
+    uint32_t next;
     uint32_t lane;
     uint32_t class_index;
     uint32_t bytes_booked;

@@ -143,6 +143,7 @@ static int take(mt_worker *w, const mt_incoming *incoming, mt_call *out) {
     memcpy(&rec, data, sizeof rec);
     switch (rec.kind) {
         case MT_KIND_TASK: {
+            if (!mti_begin_job(w->link.started, &w->started)) return MT_E_AGAIN;
             mt_rec_task task;
             memcpy(&task, data, sizeof task);
             w->edges = (const mt_edge_ref *)(const void *)(data + sizeof task);
@@ -154,7 +155,6 @@ static int take(mt_worker *w, const mt_incoming *incoming, mt_call *out) {
             w->call = *out;
             w->edge_next = 0;
             w->edge_bytes = (const unsigned char *)(w->edges + rec.n);
-            mt_store_release(w->link.started, ++w->started);
             w->begun_ns = now_ns();
             return MT_KIND_TASK;
         }
@@ -165,6 +165,7 @@ static int take(mt_worker *w, const mt_incoming *incoming, mt_call *out) {
                          : mt_objects_add(w->objects, rec.id, &bytes, rec.flags);
             return status == MT_OK ? MT_E_AGAIN : status;
         }
+        case MT_KIND_RESUME: mti_resume(w->link.started); return MT_E_AGAIN;
         case MT_KIND_DROP: {
             uint32_t none;
             if (mt_objects_unref(w->objects, rec.id, NULL, &none) < 0) return MT_E_RECORD;

@@ -158,6 +158,7 @@ class Job:
         lib.mt_world_drop_functions(self.world)
         self.run_dry()
         assert lib.mt_world_residue(self.world) == 0
+        self.recalled = int(lib.mt_world_recalled(self.world))
         lib.mt_world_destroy(self.world)
         assert lib.mt_alloc_test_live(self.alloc) == 0
         lib.mt_alloc_test_destroy(self.alloc)
@@ -190,11 +191,13 @@ def play(seed: int) -> Job:
 
 
 def test_short_seeds() -> None:
+    recalled = 0
     for seed in SHORT_SEEDS:
         try:
-            play(seed)
+            recalled += play(seed).recalled
         except AssertionError as error:
             raise AssertionError(f"seed {seed}: {error}") from error
+    assert recalled > len(SHORT_SEEDS), "these worlds no longer take jobs back from lanes that are behind"
 
 
 @pytest.mark.long

@@ -45,6 +45,9 @@ KINDS = {
     lib.MT_KIND_KILL: Row("KILL", PARENT, ZYGOTE, lib.MT_KIND_EXITED, HEAD),
     lib.MT_KIND_EXITED: Row("EXITED", ZYGOTE, PARENT, 0, HEAD + LOST),
     lib.MT_KIND_SLOTS: Row("SLOTS", CHILD, PARENT, 0, HEAD),
+    lib.MT_KIND_RESUME: Row("RESUME", PARENT, WORKER, 0, HEAD),
+    lib.MT_KIND_RECALL: Row("RECALL", PARENT, CHILD, lib.MT_KIND_RECALLED, HEAD),
+    lib.MT_KIND_RECALLED: Row("RECALLED", CHILD, PARENT, 0, HEAD),
 }
 
 
@@ -90,7 +93,7 @@ def allowed(record: Record, sender: int) -> bool:
     if struct.unpack_from("<Q", raw)[0] != len(raw) or len(raw) < row.min_size:
         return False
     if record.kind == lib.MT_KIND_RESULT:
-        return record.n <= lib.MT_OUTCOME_CANCELLED
+        return record.n <= (lib.MT_OUTCOME_RETURNED if sender == CHILD else lib.MT_OUTCOME_CANCELLED)
     if record.kind == lib.MT_KIND_TASK:
         room = len(raw) - TASK_HEAD - record.n * EDGE
         if room < 0:
@@ -214,8 +217,9 @@ def test_an_inline_value_needs_its_padding() -> None:
 def test_a_result_with_an_unknown_outcome_is_refused() -> None:
     for n in range(4):
         assert check(Record(lib.MT_KIND_RESULT, n, bytes(8)), WORKER) == OK
-    for n in [4, 2**32 - 1]:
-        assert check(Record(lib.MT_KIND_RESULT, n, bytes(8)), WORKER) == lib.MT_E_RECORD
+    for n, sender in [(lib.MT_OUTCOME_RETURNED, WORKER), (5, CHILD), (2**32 - 1, WORKER)]:
+        assert check(Record(lib.MT_KIND_RESULT, n, bytes(8)), sender) == lib.MT_E_RECORD
+    assert check(Record(lib.MT_KIND_RESULT, lib.MT_OUTCOME_RETURNED, bytes(8)), CHILD) == OK
 
 
 def test_every_status_has_a_sentence_of_its_own() -> None:

@@ -104,6 +104,28 @@ class Sched:
         fields = {name: getattr(job, name) for name in ("key", "cost_ns", "bytes", "lane", "class_index")}
         lib.mt_sched_done(self.handle, ffi.new("mt_assignment *", fields), duration_ns)
 
+    def come_back(self, job: Job) -> None:
+        fields = {name: getattr(job, name) for name in ("key", "cost_ns", "bytes", "lane", "class_index")}
+        lib.mt_sched_return(self.handle, ffi.new("mt_assignment *", fields))
+
+    def set_overdue(self, lane: int) -> None:
+        lib.mt_sched_set_overdue(self.handle, lane)
+
+    def first_priority(self) -> tuple[int, int] | None:
+        """The priority that is next, and how many have it."""
+        priority, n = ffi.new("int32_t *", 77), ffi.new("uint64_t *", SENTINEL)
+        if lib.mt_sched_first_priority(self.handle, priority, n) == AGAIN:
+            assert (priority[0], n[0]) == (77, SENTINEL)
+            return None
+        return int(priority[0]), int(n[0])
+
+    def take_last(self, below: int) -> int | None:
+        key = ffi.new("uint64_t *", SENTINEL)
+        if lib.mt_sched_take_last(self.handle, below, key) == AGAIN:
+            assert key[0] == SENTINEL
+            return None
+        return int(key[0])
+
     def set_slots(self, lane: int, slots: int) -> None:
         lib.mt_sched_set_slots(self.handle, lane, slots)
 
@@ -138,6 +160,7 @@ class Lane:
     horizon_ns: int
     max_bytes: int
     jobs: list[Job] = field(default_factory=list)
+    overdue: bool = False
 
     @property
     def load(self) -> int:
@@ -150,7 +173,7 @@ class Lane:
             return False
         if len(self.jobs) < self.slots:
             return True
-        if not known or len(self.jobs) >= self.slots * self.ahead:
+        if not known or self.overdue or len(self.jobs) >= self.slots * self.ahead:
             return False
         return sum(job.cost_ns for job in self.jobs) + cost_ns <= self.horizon_ns * self.slots
 
@@ -281,6 +304,7 @@ class SchedAgainstModel(RuleBasedStateMachine):
             job = rng.choice(self.jobs)
             self.sched.done(job, duration_ns)
             self.lanes[job.lane].jobs.remove(job)
+            self.lanes[job.lane].overdue = False
             if duration_ns:
                 self.classes[job.class_index].learn(duration_ns)
 
@@ -297,6 +321,29 @@ class SchedAgainstModel(RuleBasedStateMachine):
         number = Random(seed).randrange(len(self.lanes))
         self.sched.clear_lane(number)
         self.lanes[number].jobs.clear()
+        self.lanes[number].overdue = False
+
+    @precondition(lambda self: self.lanes)
+    @rule(seed=st.integers(0, 999))
+    def set_overdue(self, seed: int) -> None:
+        number = Random(seed).randrange(len(self.lanes))
+        self.sched.set_overdue(number)
+        self.lanes[number].overdue = True
+
+    @rule(seed=st.integers(0, 2**32 - 1), times=st.sampled_from([1, 3, 20]))
+    def come_back(self, seed: int, times: int) -> None:
+        rng = Random(seed)
+        for _ in range(min(times, len(self.jobs))):
+            job = rng.choice(self.jobs)
+            self.sched.come_back(job)
+            self.lanes[job.lane].jobs.remove(job)
+
+    @rule(times=st.sampled_from([1, 5]), below=st.sampled_from([-3, 0, 1, 2, 2**31, 2**32, -(2**32)]))
+    def take_last(self, times: int, below: int) -> None:
+        for _ in range(times):
+            busy = [priority for priority, queue in self.queues.items() if queue]
+            expected = self.queues[min(busy)].pop().key if busy and min(busy) < below else None
+            assert self.sched.take_last(below) == expected
 
     @precondition(lambda self: sum(map(len, self.queues.values())) > 100)
     @rule()
@@ -311,8 +358,14 @@ class SchedAgainstModel(RuleBasedStateMachine):
         assert self.sched.check() == OK
         assert self.sched.ready == sum(map(len, self.queues.values()))
         assert self.sched.slots == sum(lane.slots for lane in self.lanes)
+        busy = [priority for priority, queue in self.queues.items() if queue]
+        assert self.sched.first_priority() == ((max(busy), len(self.queues[max(busy)])) if busy else None)
         for number, lane in enumerate(self.lanes):
             assert self.sched.booked(number) == len(lane.jobs)
+            ahead = len(lane.jobs) - lane.slots
+            assert lib.mt_sched_idle(self.sched.handle, number) == max(0, -ahead)
+            assert lib.mt_sched_excess(self.sched.handle, number) == max(0, ahead)
+            assert lib.mt_sched_load(self.sched.handle, number) == lane.load
         for number, known in self.classes.items():
             assert self.sched.expect(number) == known.mean_ns
         assert self.sched.least_load == min((lane.load for lane in self.lanes if lane.slots), default=0)
