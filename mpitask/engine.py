@@ -260,8 +260,10 @@ class Engine:
         return int(stats.submitted - stats.ended)
 
     def stats(self) -> dict[str, int]:
-        """Counters: submitted, ended, slots (workers that are up), recalled (tasks taken back from a busy worker), and those
-        of the engine's thread: steps, sleeps, frames_in, frames_out, cpu_ns.
+        """Counters since the start.
+
+        submitted, ended; slots: workers that are up; recalled: tasks taken back from a busy worker; those of the engine's
+        thread: steps, sleeps, frames_in, frames_out, cpu_ns.
         """
         stats = lib.mt_driver_stats_now(self._driver)
         names = ("submitted", "ended", "slots", "steps", "sleeps", "frames_in", "frames_out", "recalled", "cpu_ns")

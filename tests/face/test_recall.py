@@ -23,7 +23,7 @@ def test_short_tasks_do_not_wait_behind_a_long_one(tmp_path: Path) -> None:
         app = mpitask.python_app(wait_for)
         concurrent.futures.wait(
             [app("", i) for i in range(500)], timeout=30
-        )  # from now on these are expected to be short
+        )
         long = app(str(gate), -1)
         try:
             short = [app("", i) for i in range(200)]
