@@ -262,7 +262,7 @@ class Engine:
     def stats(self) -> dict[str, int]:
         """Counters since the start.
 
-        submitted, ended; slots: workers that are up; recalled: tasks taken back from a busy worker; those of the engine's
+        submitted, ended; slots: workers that are up; recalled: tasks taken back from a busy worker; and of the engine's
         thread: steps, sleeps, frames_in, frames_out, cpu_ns.
         """
         stats = lib.mt_driver_stats_now(self._driver)

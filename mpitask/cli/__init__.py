@@ -19,6 +19,7 @@ from mpitask import engine as _engine
 from mpitask import mpi
 from mpitask._version import __version__
 from mpitask.agent import serve
+from mpitask.compat import parsl
 from mpitask.config import Config
 from mpitask.engine import Engine
 from mpitask.environment import usable_cores
@@ -77,6 +78,9 @@ def _make_parser() -> argparse.ArgumentParser:
         default=mpi.DEFAULT_FANOUT,
         help=f"children of a rank (default {mpi.DEFAULT_FANOUT})",
     )
+    parser.add_argument(
+        "--parsl", action="store_true", help="run a script written for Parsl: `import parsl` gives mpitask's"
+    )
     parser.add_argument("--version", action="version", version=f"mpitask {__version__}")
     parser.add_argument("script", help="the Python script")
     parser.add_argument("args", nargs=argparse.REMAINDER, help="its arguments")
@@ -128,6 +132,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
             agents, cores = job.local_agents()
             share = max(1, min(cores // max(1, agents), usable_cores()))
             workers = share if config.workers == "auto" else config.workers
+        if options.parsl:
+            parsl.install(workers)
         if job is not None and job.rank > 0:
             clean = serve(config, workers=workers, parent=job.parent, network=job)
             _leave(job, 0, clean=clean)

@@ -8,6 +8,7 @@ once. Every process dies with its parent: the zygote with the rank's engine thre
 from __future__ import annotations
 
 import gc
+import importlib
 import os
 import random
 import signal
@@ -20,6 +21,8 @@ from mpitask.native import check, ffi, lib
 from mpitask.worker.runner import Runner
 
 SEGMENT_FD = 3
+COMPAT_VARIABLE = "MPITASK_COMPAT"
+"""Environment: a module of `mpitask.compat` whose `install` workers call as well as the root."""
 _LOOK_NS = 200_000_000  # a SIGCHLD that comes between a look and a sleep is noticed after this
 _DRAIN_S = 2.0  # how long workers may take to end by themselves
 
@@ -104,6 +107,9 @@ def main(parent_pid: int, ring_bytes: int) -> None:
         os._exit(1)
     environment.scrub_launcher()
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    compat = importlib.import_module(os.environ[COMPAT_VARIABLE]) if COMPAT_VARIABLE in os.environ else None
+    if compat is not None:
+        compat.install()
     zygote = Zygote(ring_bytes)
     pid = os.getpid()
     gc.collect()
@@ -112,4 +118,6 @@ def main(parent_pid: int, ring_bytes: int) -> None:
     if index is None:
         os._exit(0)
     _prepare_worker(pid)
+    if compat is not None:
+        compat.in_worker(index)
     Runner(zygote.become(index)).run()

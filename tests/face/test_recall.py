@@ -21,9 +21,7 @@ def test_short_tasks_do_not_wait_behind_a_long_one(tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     with mpitask.load(workers=2):
         app = mpitask.python_app(wait_for)
-        concurrent.futures.wait(
-            [app("", i) for i in range(500)], timeout=30
-        )
+        concurrent.futures.wait([app("", i) for i in range(500)], timeout=30)
         long = app(str(gate), -1)
         try:
             short = [app("", i) for i in range(200)]

@@ -1,0 +1,5 @@
+"""`parsl.app.futures`."""
+
+from mpitask.futures import DataFuture
+
+__all__ = ["DataFuture"]

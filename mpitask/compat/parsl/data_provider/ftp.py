@@ -1,0 +1,5 @@
+"""`parsl.data_provider.ftp`."""
+
+from mpitask.staging import FTPInTaskStaging, FTPSeparateTaskStaging
+
+__all__ = ["FTPInTaskStaging", "FTPSeparateTaskStaging"]

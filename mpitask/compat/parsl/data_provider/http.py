@@ -1,0 +1,5 @@
+"""`parsl.data_provider.http`."""
+
+from mpitask.staging import HTTPInTaskStaging, HTTPSeparateTaskStaging
+
+__all__ = ["HTTPInTaskStaging", "HTTPSeparateTaskStaging"]

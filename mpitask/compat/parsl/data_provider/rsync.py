@@ -1,0 +1,5 @@
+"""`parsl.data_provider.rsync`."""
+
+from mpitask.staging import RSyncStaging
+
+__all__ = ["RSyncStaging"]

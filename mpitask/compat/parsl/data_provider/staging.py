@@ -1,0 +1,5 @@
+"""`parsl.data_provider.staging`."""
+
+from mpitask.staging import Staging
+
+__all__ = ["Staging"]

@@ -1,0 +1,142 @@
+"""mpitask's kernel, with what Parsl promises beyond it: who failed, where output goes, and staging of local files."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from concurrent.futures import Future
+from typing import Any
+
+import mpitask
+from mpitask import errors
+from mpitask.compat.parsl.data_provider.data_manager import Providers
+from mpitask.dataflow import Kernel, TaskRecord, walk
+from mpitask.engine import Engine
+from mpitask.errors import WorkerLost
+from mpitask.files import File
+from mpitask.futures import DataFuture
+
+
+class DependencyError(errors.DependencyError):
+    """A DependencyError that knows the arguments of its call that have failed, each with its own exception."""
+
+    failures: list[tuple[BaseException, str]]
+
+    @property
+    def dependent_exceptions_tids(self) -> list[tuple[BaseException, str]]:
+        """The exceptions of the arguments that have failed, each with the name of its task or future."""
+        return self.failures
+
+    def __reduce__(self) -> Any:
+        return _rebuild, (self.args, self.failures)
+
+    def __str__(self) -> str:
+        told = super().__str__()
+        foreign = [name for _, name in self.failures if name.startswith("<")]
+        return f"{told} (of the arguments that have failed: {', '.join(foreign)})" if foreign else told
+
+
+def _rebuild(args: tuple[Any, ...], failures: list[tuple[BaseException, str]]) -> DependencyError:
+    error = DependencyError(*args)
+    error.failures = failures
+    return error
+
+
+class ParslKernel(Kernel):
+    """The kernel behind a `DataFlowKernel`."""
+
+    staging: Providers
+
+    # -- failures --
+
+    def _failed_attempt(self, record: TaskRecord, error: BaseException) -> None:
+        if isinstance(error, SystemExit) and record["pool"] is None:
+            code = error.code if isinstance(error.code, int) else error.code is not None
+            lost = WorkerLost(record["id"], "", 0, (int(code) & 0xFF) << 8, "worker")
+            lost.__cause__ = error
+            error = lost  # raised by result(), the other one would end the script without a word
+        super()._failed_attempt(record, error)
+
+    def _fail(self, record: TaskRecord, error: BaseException, state: str = "failed") -> None:
+        if state == "dep_fail" and isinstance(error, errors.DependencyError):
+            failures = [failure for future in record["depends"] for failure in _failure_of(future)]
+            if failures:
+                root = failures[0][0]
+                while isinstance(root, errors.DependencyError):
+                    root = root.root
+                error = _rebuild((error.task, error.via, error.cause, root), failures)
+        super()._fail(record, error, state)
+
+    # -- output --
+
+    def _prepare_stream(self, record: TaskRecord, name: str) -> None:
+        given = record["kwargs"][name]
+        super()._prepare_stream(record, name)
+        given = record.pop(f"automatic_{name}", given)
+        if isinstance(given, os.PathLike) and not isinstance(given, File):
+            setattr(record["app_fu"], name, given)  # the very object
+
+    def _automatic(self, record: TaskRecord, name: str) -> Any:
+        record[f"automatic_{name}"] = found = super()._automatic(record, name)
+        return found
+
+    # -- staging of files that mpitask takes to be where they are needed --
+
+    def _output(self, record: TaskRecord, file: File) -> DataFuture:
+        if file.scheme != "file" or file.is_glob or not (provider := self.staging.mover_of(file, "out")):
+            return super()._output(record, file)
+        future = record["app_fu"]
+        moved = provider.stage_out(self._transfers, record["executor"], file, future)
+        replaced = provider.replace_task_stage_out(self._transfers, record["executor"], file, record.callee)
+        if replaced is not None:
+            record.callee = replaced
+        if moved is None:
+            return DataFuture(future, file)
+        return DataFuture(moved if isinstance(moved, mpitask.Future) else self.engine.adopt(moved), file)
+
+    def _stage_in(self, record: TaskRecord) -> None:
+        if self.staging.may_move_files:
+            self._stage_in_files(record)
+        super()._stage_in(record)
+
+    def _stage_in_files(self, record: TaskRecord) -> None:
+        brought: dict[tuple[str, int], Any] = {}
+
+        def bring(item: File | DataFuture) -> Any:
+            file = item.file_obj if isinstance(item, DataFuture) else item
+            if file.scheme != "file" or file.local_path is not None or not self.staging.mover_of(file, "in"):
+                return item
+            parent = item.parent if isinstance(item, DataFuture) else None
+            key = file.url, id(parent)
+            if key not in brought:
+                brought[key] = self._bring(record, file.cleancopy(), parent)
+            return brought[key]
+
+        kwargs = record["kwargs"]
+        kept = {name: kwargs[name] for name in ("stdout", "stderr", "outputs") if name in kwargs}
+        rest = {name: value for name, value in kwargs.items() if name not in kept}
+        record["args"], rest = walk.replace((record["args"], rest), (File, DataFuture), bring)
+        record["kwargs"] = rest | kept
+
+
+def _failure_of(future: Future[Any]) -> list[tuple[BaseException, str]]:
+    """The exception of a future that has failed already, and its name."""
+    error: BaseException | None = None
+    if future.done():
+        with contextlib.suppress(TimeoutError):
+            try:
+                error = future.exception(timeout=0)
+            except BaseException as raised:  # noqa: BLE001 - cancelled
+                error = raised
+    if error is None:
+        return []
+    return [(error, f"task {future.tid}" if hasattr(future, "tid") else repr(future))]
+
+
+def kernel_on(engine: Engine, *, own: bool) -> ParslKernel:
+    """A kernel on an engine; as its `own` one, apps of mpitask's other face use it, too."""
+    kernel = ParslKernel(engine)
+    if own:
+        with engine.extension_lock:
+            engine.extension = kernel
+    return kernel

@@ -1,0 +1,545 @@
+"""`parsl.dataflow.dflow`: the kernel, on one mpitask engine.
+
+Every call goes through mpitask's `Kernel`. What Parsl adds is done by one of its hooks: when an attempt begins, the
+hook says what runs it, by the label in the task's record. So a retry handler may change that label.
+
+Under `python -m mpitask`, or in `with mpitask.load():`, that engine is used, and left alone by `cleanup`. Otherwise
+a kernel starts its own: worker processes if an executor is made for such, else none at all.
+"""
+
+from __future__ import annotations
+
+import atexit
+import collections
+import concurrent.futures
+import contextlib
+import datetime
+import itertools
+import logging
+import os
+import random
+import threading
+import time
+import uuid
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import mpitask
+from mpitask import engine as _engine
+from mpitask.compat.parsl import _pinning, _pools
+from mpitask.compat.parsl._ignored import tell_of_ignored
+from mpitask.compat.parsl._options import check_type, wrong_type
+from mpitask.compat.parsl.config import Config
+from mpitask.compat.parsl.data_provider.data_manager import PlacedFile, Providers, staging_for
+from mpitask.compat.parsl.dataflow._kernel import ParslKernel, kernel_on
+from mpitask.compat.parsl.dataflow.dependency_resolvers import (
+    DEEP_DEPENDENCY_RESOLVER,
+    SHALLOW_DEPENDENCY_RESOLVER,
+)
+from mpitask.compat.parsl.dataflow.states import FINAL_FAILURE_STATES, States
+from mpitask.compat.parsl.executors._engine import EngineExecutor
+from mpitask.compat.parsl.executors.base import ParslExecutor
+from mpitask.compat.parsl.executors.threads import ThreadPoolExecutor
+from mpitask.compat.parsl.log_utils import heard
+from mpitask.compat.parsl.logconfigs.file import FileLogging
+from mpitask.compat.parsl.version import VERSION
+from mpitask.config import MAX_WORKERS
+from mpitask.dataflow import AppFuture, TaskRecord, kernel_of
+from mpitask.engine import Engine
+from mpitask.environment import usable_cores
+from mpitask.errors import ConfigurationError, NoEngineError
+from mpitask.memo import Memoizer
+
+_log = logging.getLogger("parsl")
+
+INTERNAL = "_parsl_internal"
+_STATE_NAMES = frozenset(States)
+_PRIORITY_TOP = 1 << 30
+_LATE_RESULTS_S = 5.0
+
+_own_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+_kernels: weakref.WeakSet[DataFlowKernel] = weakref.WeakSet()
+
+
+class DataFlowKernel:
+    """Runs tasks. Any thread may call any method; `cleanup` once.
+
+    Attributes:
+        executors: label → executor.
+        run_id: a UUID.
+        cleanup_called: whether it has ended, or is about to.
+    """
+
+    def __init__(self, config: Config) -> None:
+        check_type("config", config, Config)
+        self._config = config
+        self.run_id = str(uuid.uuid4())
+        self.cleanup_called = False
+        self.monitoring = None
+        self.task_count = 0
+        self.executors: dict[str, ParslExecutor] = {}
+        self._gates: dict[str, _pools.Gate] = {}
+        self._launches: dict[str, Iterator[int]] = collections.defaultdict(lambda: itertools.count(1))
+        self._kept: dict[int, TaskRecord] | None = None if config.garbage_collect else {}
+        self._lock = threading.Lock()
+        self.time_began = datetime.datetime.now()
+        tell_of_ignored(config)
+        self.engine, self._owned = self._find_engine()
+        try:
+            self._kernel = self._make_kernel()
+            self._end_logging = self._begin_logging()
+            if config.memoizer is not None:
+                _ = self._kernel.memoizer  # a checkpoint that cannot be read is told of here
+            self.add_executors(config.executors)
+        except BaseException:
+            if self._owned:
+                self.engine.close(drop=True)
+            raise
+        self.executors[INTERNAL] = ThreadPoolExecutor(INTERNAL)
+        self._no_internal = [label for label in self.executors if label != INTERNAL]
+        self.engine.at_close(self._engine_ends)
+        _kernels.add(self)
+
+    # -- beginning --
+
+    def _find_engine(self) -> tuple[Engine, bool]:
+        running = _engine._current
+        if running is not None and running not in _own_engines:
+            return running, False
+        config = self._config
+        clustered = [executor for executor in config.executors if isinstance(executor, EngineExecutor)]
+        cores = usable_cores()
+        wanted = min(MAX_WORKERS, sum(executor.wanted_workers(cores) for executor in clustered))
+        os.environ["PARSL_WORKER_COUNT"] = str(wanted)  # for the tasks
+        _pinning.hand_down(clustered[0].worker_environment() if len(clustered) == 1 else {})
+        engine = Engine(self._core_config(wanted), workers=wanted, inline_workers=0 if wanted else 1).start()
+        _own_engines.add(engine)
+        return engine, True
+
+    def _core_config(self, workers: int) -> mpitask.Config:
+        config = self._config
+        return mpitask.Config(
+            workers=workers or "auto",
+            inline=not workers,
+            retries=config.retries,
+            retry_handler=config.retry_handler,
+            run_dir=config.absolute_run_dir(),
+            std_autopath=config.std_autopath,
+            memoizer=config.memoizer,
+        )
+
+    def _make_kernel(self) -> ParslKernel:
+        if self._owned:
+            kernel = kernel_on(self.engine, own=True)
+        else:
+            shared = kernel_of(self.engine)
+            kernel = kernel_on(self.engine, own=False)
+            kernel.config = self._core_config(0)
+            kernel.hooks += shared.hooks
+        kernel.hooks.append(self._task_moved)
+        kernel.staging = Providers(self)
+        return kernel
+
+    def _begin_logging(self) -> Callable[[], None]:
+        wanted = self._config.initialize_logging
+        if wanted is False:
+            return lambda: None
+        kind = FileLogging(level=logging.INFO) if wanted is True else wanted
+        _log.setLevel(logging.DEBUG)  # handlers have levels, too; see `heard`
+        end = kind.initialize_logging(log_dir=Path(self.run_dir), log_name="parsl")
+        _log.info("Parsl %s, run %s: %r", VERSION, self.run_id, self._config)
+        return end
+
+    def add_executors(self, executors: Sequence[ParslExecutor]) -> None:
+        """Starts more executors. Those that are made for clusters share the engine, whose workers stay as many.
+
+        Raises:
+            ConfigurationError: a label is taken.
+        """
+        for executor in executors:
+            if executor.label in self.executors:
+                raise ConfigurationError(f"there is an executor with label {executor.label!r} already")
+            executor.run_id = self.run_id
+            executor.run_dir = self.run_dir if self._config.initialize_logging else self._config.absolute_run_dir()
+            if isinstance(executor, EngineExecutor):
+                executor.engine = self.engine
+            executor.start()
+            self.executors[executor.label] = executor
+            kind = f"{type(executor).__module__}.{type(executor).__qualname__}".removeprefix("mpitask.compat.")
+            extra = {"parsl.dfk": self.run_id, "parsl.executor.label": executor.label, "parsl.executor.type": kind}
+            _log.info("Executor %s of type %s", executor.label, kind, extra=extra)
+        clustered = [executor for executor in self.executors.values() if isinstance(executor, EngineExecutor)]
+        if len(clustered) > 1:
+            for executor in clustered:
+                limit = executor.worker_limit()
+                if limit is not None and executor.label not in self._gates:
+                    self._gates[executor.label] = _pools.Gate(self.engine, limit)
+        self._no_internal = [label for label in self.executors if label != INTERNAL]
+
+    # -- what scripts look at --
+
+    @property
+    def config(self) -> Config:
+        """The configuration, as it was given."""
+        return self._config
+
+    @property
+    def run_dir(self) -> str:
+        """This run's own directory; made when it is first needed."""
+        return self._kernel.run_dir
+
+    @property
+    def memoizer(self) -> Memoizer:
+        """What remembers results."""
+        return self._kernel.memoizer
+
+    @property
+    def tasks(self) -> dict[int, TaskRecord]:
+        """Records of tasks by their numbers: of those that have not ended, or of all (`garbage_collect=False`)."""
+        return self._kernel.tasks if self._kept is None else self._kept
+
+    @property
+    def task_state_counts(self) -> dict[States, int]:
+        """How many tasks are in each state."""
+        return {state: self._kernel.state_counts.get(state, 0) for state in States}
+
+    def checkpoint(self) -> None:
+        """Has the memoizer write what it has."""
+        memoizer: Any = self.memoizer
+        memoizer.checkpoint()
+
+    def log_task_states(self) -> None:
+        """Writes how many tasks are in each state to the log."""
+        _log.info("Summary of tasks in DFK:")
+        for state, count in self.task_state_counts.items():
+            if count:
+                _log.info("Tasks in state States.%s: %d", state.name, count)
+
+    # -- submitting --
+
+    def submit(  # noqa: PLR0917 - as Parsl has it
+        self,
+        func: Callable[..., Any],
+        app_args: Sequence[Any],
+        executors: str | Sequence[str] = "all",
+        cache: bool = False,
+        ignore_for_cache: Sequence[str] | None = None,
+        app_kwargs: Mapping[str, Any] | None = None,
+        join: bool = False,
+        *,
+        callee: Callable[[bool], Callable[..., Any]] | None = None,
+        name: str | None = None,
+    ) -> AppFuture:
+        """Submits a call.
+
+        Args:
+            func: the function.
+            app_args: its arguments.
+            executors: labels to choose from, or "all".
+            cache: whether a known result is taken.
+            ignore_for_cache: names of arguments that do not count for that.
+            app_kwargs: keyword arguments.
+            join: whether the function returns futures, and the call stands for them.
+            callee: what is run in place of the function: in a worker (True), or in this process (False).
+            name: the app's name.
+
+        Raises:
+            NoDataFlowKernelError: the kernel has ended.
+            IndexError: `executors` is empty.
+            TypeError: `inputs` or `outputs` is not a list of what it should hold; `stdout` or `stderr` is neither a
+                path, (path, mode), a File nor AUTO_LOGNAME.
+        """
+        if self.cleanup_called:
+            raise NoEngineError("Cannot submit to a DFK that has been cleaned up")
+        kwargs = dict(app_kwargs or {})
+        for stream in ("stdout", "stderr"):
+            _check_stream(stream, kwargs.get(stream))
+        label = INTERNAL if join else random.choice(self._no_internal if executors == "all" else list(executors))
+        spec = kwargs.get("parsl_resource_specification") or {}
+        pool = None if join else self._pool_for(label, spec)
+        in_worker = isinstance(self.executors.get(label), EngineExecutor)
+        run = None if join or callee is None else callee(in_worker)
+        executor = self.executors.get(label)
+        if isinstance(executor, EngineExecutor) and not isinstance(pool, _pools.Refusal):
+            run = executor.prepare(func if run is None else run, spec)
+        staged: str | None = label
+        if kwargs.get("_parsl_staging_inhibit"):
+            staged = None
+            if "outputs" in kwargs:
+                kwargs["outputs"] = [PlacedFile.of(file) for file in kwargs["outputs"]]
+        with staging_for(staged):
+            future = self._kernel.submit(
+                func,
+                tuple(app_args),
+                kwargs,
+                callee=run,
+                name=name,
+                kind="join" if join else "task",
+                priority=_priority_of(spec),
+                cache=cache,
+                ignore_for_cache=ignore_for_cache or (),
+                pool=pool,
+                executor=label,
+                after=self._gathered(app_args, kwargs),
+            )
+        if future.outputs:
+            vars(future)["_outputs"] = future.outputs  # staging providers look there
+        if self._kept is not None:
+            record = future.task_record
+            assert isinstance(record, TaskRecord)
+            self._kept[future.tid] = record
+        return future
+
+    def submit_transfer(
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        *,
+        executor: str | None,
+        name: str,
+        after: concurrent.futures.Future[Any] | None,
+    ) -> AppFuture:
+        """Submits a call that moves a file, for a staging provider."""
+        executor = self._no_internal[0] if executor is None else executor
+        pool = self._pool_for(executor, {})
+        return self._kernel.submit(fn, args, {}, name=name, pool=pool, executor=executor, after=after)
+
+    def _pool_for(self, label: str, spec: Mapping[str, Any]) -> concurrent.futures.Executor | None:
+        """What runs the calls of an executor; None: simply the engine."""
+        executor = self.executors.get(label)
+        if executor is None:
+            return _pools.Refusal(ValueError(f"requested invalid executor {label}"))
+        if not isinstance(executor, EngineExecutor):
+            return _pools.Local(executor)
+        try:
+            executor.validate_resource_spec(spec)
+        except Exception as error:  # noqa: BLE001 - it becomes the call's
+            return _pools.Refusal(error)
+        return self._gates.get(label)
+
+    def _gathered(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> concurrent.futures.Future[Any] | None:
+        """A future that ends when those have that a resolver of the script's own finds; None when there is none."""
+        resolver = self._config.dependency_resolver
+        if resolver in (None, SHALLOW_DEPENDENCY_RESOLVER, DEEP_DEPENDENCY_RESOLVER):
+            return None
+        assert resolver is not None
+        items = [*args, *kwargs.values(), *(kwargs.get("inputs") or ())]
+        futures = [future for item in items for future in resolver.traverse_to_gather(item)]
+        return _all_of(futures)
+
+    def _task_moved(self, record: TaskRecord, old: str, new: str) -> None:
+        """The kernel's hook."""
+        if new == States.pending:
+            record.update(dfk=self, join=record["kind"] == "join", routed=record["executor"])
+            if record["executor"] not in self.executors:
+                record["pool"] = self._pool_now(record)
+            with self._lock:
+                self.task_count += 1
+        elif new == States.launched:
+            record["try_time_launched"] = datetime.datetime.now()
+            if record["executor"] != record["routed"]:  # a retry handler has changed it
+                record.update(routed=record["executor"], pool=self._pool_now(record))
+            resolver = self._config.dependency_resolver
+            if resolver not in (None, SHALLOW_DEPENDENCY_RESOLVER, DEEP_DEPENDENCY_RESOLVER):
+                assert resolver is not None
+                _unwrap(record, resolver.traverse_to_unwrap)
+        self._log_move(record, old, new)
+        with record.lock:
+            if record["status"] == new and new in _STATE_NAMES:
+                record["status"] = States(new)
+
+    def _log_move(self, record: TaskRecord, old: str, new: str) -> None:
+        level = logging.WARNING if new in FINAL_FAILURE_STATES else logging.DEBUG
+        if not heard(_log, level):
+            return
+        number, name = record["id"], record["func_name"]
+        extra = {"parsl.dfk": self.run_id, "parsl.task": number, "parsl.app_name": name, "parsl.task_state": str(new)}
+        extra["parsl.try"] = record["try_id"]
+        if new == States.pending:
+            for future in record["depends"]:
+                known = {"parsl.dependency_object": repr(future), "parsl.dependency_task": getattr(future, "tid", None)}
+                _log.debug("Task %d depends on %r", number, future, extra=extra | known)
+        if new == States.launched:
+            extra |= {"parsl.executor": record["executor"]}
+            if isinstance(self.executors.get(record["executor"]), EngineExecutor):
+                extra["parsl.executor_task"] = next(self._launches[record["executor"]])
+        _log.log(level, "Task %d of app %s: %s -> %s", number, name, old, new, extra=extra)
+
+    def _pool_now(self, record: TaskRecord) -> concurrent.futures.Executor | None:
+        label = record["executor"]
+        if label not in self.executors:
+            return _pools.Refusal(ValueError(f"Task {record['id']} requested invalid executor {label}"))
+        return self._pool_for(label, record["resource_specification"])
+
+    # -- ending --
+
+    def wait_for_current_tasks(self) -> None:
+        """Waits for the tasks that there are now, however they end."""
+        for record in list(self._kernel.tasks.values()):
+            with contextlib.suppress(Exception):
+                record["app_fu"].exception()
+
+    def cleanup(self) -> None:
+        """Ends the kernel: what has not ended is dropped, but for what threads run. Checkpoints are written.
+
+        Raises:
+            Exception: it has been called before.
+        """
+        with self._lock:
+            if self.cleanup_called:
+                raise Exception("attempt to clean up DFK when it has already been cleaned-up")
+            self.cleanup_called = True
+        self.log_task_states()
+        launched = [
+            record["app_fu"]
+            for record in list(self._kernel.tasks.values())
+            if record["status"] == States.launched and record["pool"] is not None
+        ]
+        for executor in self.executors.values():
+            executor.shutdown()
+        deadline = time.monotonic() + _LATE_RESULTS_S
+        for future in launched:  # their functions have returned; their results are on the way
+            with contextlib.suppress(Exception):
+                future.exception(timeout=max(0.0, deadline - time.monotonic()))
+        try:
+            if self._owned:
+                self.engine.close(drop=True)
+            else:
+                for record in list(self._kernel.tasks.values()):
+                    self._kernel.cancel(record)
+                self._kernel.close()
+        finally:
+            if DataFlowKernelLoader._dfk is self:
+                DataFlowKernelLoader.clear()
+            _log.info("DFK cleanup complete")
+            self._end_logging()
+
+    def _engine_ends(self) -> None:
+        """The engine ends without `cleanup`: threads begin nothing more."""
+        for executor in self.executors.values():
+            if isinstance(executor, ThreadPoolExecutor):
+                executor.shutdown(block=False)
+
+    def __enter__(self) -> DataFlowKernel:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        mode = self._config.exit_mode
+        if mode == "skip":
+            return
+        if mode == "wait" and kind is None:
+            self.wait_for_current_tasks()
+        self.cleanup()
+
+
+class DataFlowKernelLoader:
+    """The kernel that apps use when they are bound to no other one."""
+
+    _dfk: DataFlowKernel | None = None
+
+    @classmethod
+    def load(cls, config: Config | None = None) -> DataFlowKernel:
+        """Makes a kernel and loads it.
+
+        Raises:
+            ConfigurationError: one is loaded already.
+        """
+        if cls._dfk is not None:
+            raise ConfigurationError("Config has already been loaded")
+        cls._dfk = DataFlowKernel(Config() if config is None else config)
+        if cls._dfk._owned:
+            _engine.set_current(cls._dfk.engine)  # for apps of mpitask's own face
+        return cls._dfk
+
+    @classmethod
+    def dfk(cls) -> DataFlowKernel:
+        """The loaded kernel.
+
+        Raises:
+            NoDataFlowKernelError: there is none.
+        """
+        if cls._dfk is None:
+            raise NoEngineError("Must first load config")
+        return cls._dfk
+
+    @classmethod
+    def clear(cls) -> None:
+        """Forgets the loaded kernel, which goes on."""
+        cls._dfk = None
+
+    @classmethod
+    def wait_for_current_tasks(cls) -> None:
+        """Waits for the tasks that the loaded kernel has now."""
+        cls.dfk().wait_for_current_tasks()
+
+
+load = DataFlowKernelLoader.load
+dfk = DataFlowKernelLoader.dfk
+clear = DataFlowKernelLoader.clear
+wait_for_current_tasks = DataFlowKernelLoader.wait_for_current_tasks
+
+
+def _at_exit() -> None:
+    """Before engines are closed, which tell of tasks that they drop: what has ended is given time to be known there."""
+    deadline = time.monotonic() + 1
+    for kernel in list(_kernels):
+        while kernel._owned and not kernel._kernel.tasks and kernel.engine.unfinished and time.monotonic() < deadline:
+            time.sleep(0.001)
+
+
+atexit.register(_at_exit)
+
+
+def _check_stream(name: str, spec: Any) -> None:
+    if spec is None or isinstance(spec, str | os.PathLike) or spec == mpitask.AUTO_LOGNAME:
+        return
+    if not (
+        isinstance(spec, tuple)
+        and len(spec) == 2
+        and isinstance(spec[0], str | os.PathLike)
+        and isinstance(spec[1], str)
+    ):
+        raise wrong_type(f"{name}={spec!r}: give a path, (path, mode), a File, or AUTO_LOGNAME")
+
+
+def _priority_of(spec: Any) -> int:
+    """A lower number goes first, and any number before none."""
+    wanted = spec.get("priority") if isinstance(spec, dict) else None
+    if not isinstance(wanted, int | float):
+        return 0
+    return max(1, _PRIORITY_TOP - round(min(max(wanted, 0), _PRIORITY_TOP)))
+
+
+def _all_of(futures: Iterable[concurrent.futures.Future[Any]]) -> concurrent.futures.Future[Any]:
+    """A future that ends when all of some have: without a value, or with the first exception."""
+    outcome: concurrent.futures.Future[Any] = concurrent.futures.Future()
+    waited = list(futures)
+    left = len(waited) + 1
+    lock = threading.Lock()
+
+    def one_done(_: object) -> None:
+        nonlocal left
+        with lock:
+            left -= 1
+            if left:
+                return
+        for future in waited:
+            error = future.exception() if not future.cancelled() else concurrent.futures.CancelledError()
+            if error is not None:
+                outcome.set_exception(error)
+                return
+        outcome.set_result(None)
+
+    for future in waited:
+        future.add_done_callback(one_done)
+    one_done(None)
+    return outcome
+
+
+def _unwrap(record: TaskRecord, unwrap: Callable[[Any], Any]) -> None:
+    kwargs = {name: unwrap(value) for name, value in record["kwargs"].items()}
+    if isinstance(kwargs.get("inputs"), list):
+        kwargs["inputs"] = [unwrap(item) for item in kwargs["inputs"]]
+    record["args"], record["kwargs"] = tuple(unwrap(arg) for arg in record["args"]), kwargs

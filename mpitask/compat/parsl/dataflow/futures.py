@@ -1,0 +1,5 @@
+"""`parsl.dataflow.futures`."""
+
+from mpitask.dataflow import AppFuture
+
+__all__ = ["AppFuture"]

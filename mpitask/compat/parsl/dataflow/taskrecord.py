@@ -1,0 +1,5 @@
+"""`parsl.dataflow.taskrecord`."""
+
+from mpitask.dataflow import TaskRecord
+
+__all__ = ["TaskRecord"]

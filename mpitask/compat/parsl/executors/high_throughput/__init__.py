@@ -1,0 +1,5 @@
+"""`parsl.executors.high_throughput`."""
+
+from mpitask.compat.aliases import lazy_submodules
+
+__getattr__ = lazy_submodules(__name__)

@@ -1,0 +1,5 @@
+"""`parsl.jobs`: states and errors of batch jobs."""
+
+from mpitask.compat.aliases import lazy_submodules
+
+__getattr__ = lazy_submodules(__name__)
