@@ -169,6 +169,11 @@ uint64_t mti_bank_due_ns(const mt_bank *bank) {
     return bank->n_running > 0 ? bank->heap[0].end_ns : UINT64_MAX;
 }
 
+uint64_t mti_bank_wake_ns(const mt_bank *bank) {
+    uint64_t due_ns = mti_bank_due_ns(bank);
+    return due_ns == 0 || due_ns == UINT64_MAX ? due_ns : due_ns + bank->heap[0].what.duration_ns / 512;
+}
+
 uint64_t mti_bank_kill(mt_bank *bank) {
     uint64_t begun = bank->begun;
     bank->begun = bank->n_waiting = bank->n_running = 0;

@@ -23,6 +23,8 @@ mt_link *mti_bank_link(mt_bank *bank);
 MT_MUST_CHECK int mti_bank_step(mt_bank *bank, mt_engine *engine, uint32_t lane, uint64_t now_ns, uint64_t *out_n);
 /* When a step would do something; UINT64_MAX: nothing runs, 0: at once. */
 uint64_t mti_bank_due_ns(const mt_bank *bank);
+/* When to wake for it: as mti_bank_due_ns, later by 1/512 of the task's duration, so that with many slots one wake-up ends many tasks. */
+uint64_t mti_bank_wake_ns(const mt_bank *bank);
 /* Forgets everything, as a worker that dies; tasks begun since it was new. It says HELLO again at its next step. */
 uint64_t mti_bank_kill(mt_bank *bank);
 uint64_t mti_bank_running(const mt_bank *bank);
