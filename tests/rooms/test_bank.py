@@ -22,7 +22,7 @@ MICROSECOND = 1_000
 DURATIONS = [0, 1, 2, 50, 1_000, 1_000_000, 2**32 - 1]
 
 
-class Full(Exception):
+class OutOfMemoryError(Exception):
     """Out of memory, which is final for an engine."""
 
 
@@ -43,7 +43,7 @@ class Stand:
         status = int(function(self.handle, *args))
         if status == lib.MT_E_NOMEM:
             self.memory.told += 1
-            raise Full
+            raise OutOfMemoryError
         assert status >= OK, ffi.string(lib.mt_status_text(status))
         return status
 
@@ -297,7 +297,7 @@ def test_without_memory_it_says_so_and_leaves_nothing() -> None:
         stand = Stand(memory, 3)
         try:
             work(stand)
-        except Full:
+        except OutOfMemoryError:
             pass
         finally:
             stand.destroy()
@@ -326,7 +326,7 @@ def test_job_on_virtual_slots(launcher: Launcher, mpi: MpiStack) -> None:
     assert (result.rc, result.out, result.err) == (0, "128\n", "")
 
 
-def test_virtual_slots_without_mpi_and_beside_workers(launcher: Launcher) -> None:
+def test_virtual_slots_without_mpi(launcher: Launcher) -> None:
     result = launcher.run(JOB, options=["--virtual-slots", "64"])
     assert (result.rc, result.out, result.err) == (0, "64\n", "")
 
