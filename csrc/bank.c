@@ -176,6 +176,11 @@ uint64_t mti_bank_due_ns(const mt_bank *bank) {
     return bank->n_running > 0 ? bank->heap[0].end_ns : UINT64_MAX;
 }
 
+uint64_t mti_bank_wake_ns(const mt_bank *bank) {
+    uint64_t due_ns = mti_bank_due_ns(bank);
+    return due_ns == 0 || due_ns == UINT64_MAX ? due_ns : due_ns + bank->heap[0].what.duration_ns / 512;
+}
+
 uint64_t mti_bank_kill(mt_bank *bank) {
     uint64_t begun = bank->begun;
     bank->begun = bank->n_waiting = bank->n_running = 0;
@@ -192,4 +197,80 @@ int mti_bank_check(const mt_bank *bank) {
         if (before(&bank->heap[i], &bank->heap[(i - 1) / 2])) return MT_E_RECORD;
     }
     return MT_OK;
+}
+
+/* ---- for tests ---- */
+
+struct mt_bank_stand {
+    const mt_alloc *alloc;
+    mt_bank *bank;
+    mt_engine *engine;
+    uint32_t lane;
+};
+
+mt_bank_stand *mt_bank_stand_new(const mt_alloc *alloc, uint32_t role, uint32_t slots) {
+    mt_bank_stand *stand = mti_get_zeroed(alloc, 1, sizeof *stand);
+    if (stand == NULL) return NULL;
+    stand->alloc = alloc;
+    stand->bank = mti_bank_new(alloc, role, slots);
+    stand->engine = mt_engine_new(alloc, 1, NULL, "stand");
+    mt_part code = {"function", 8};
+    mt_blob *blob = mt_blob_from_parts(alloc, &code, 1);
+    int status = stand->bank == NULL || stand->engine == NULL || blob == NULL ? MT_E_NOMEM : MT_OK;
+    if (status == MT_OK) status = mt_engine_add_object(stand->engine, 1, blob, MT_CODEC_PICKLE);
+    if (status == MT_OK) status = mt_engine_add_lane(stand->engine, role, mti_bank_link(stand->bank), &stand->lane);
+    mt_blob_unref(blob);
+    if (status == MT_OK) return stand;
+    mt_bank_stand_destroy(stand);
+    return NULL;
+}
+
+void mt_bank_stand_destroy(mt_bank_stand *stand) {
+    if (stand == NULL) return;
+    mt_engine_destroy(stand->engine);
+    mti_bank_destroy(stand->bank);
+    mt_put(stand->alloc, stand);
+}
+
+int mt_bank_stand_submit(mt_bank_stand *stand, mt_task *task) {
+    mt_task_ref(task);
+    return mt_engine_submit(stand->engine, task);
+}
+
+int mt_bank_stand_dispatch(mt_bank_stand *stand) {
+    uint64_t n = 0;
+    return mt_engine_dispatch(stand->engine, 0, &n);
+}
+
+int mt_bank_stand_step(mt_bank_stand *stand, uint64_t now_ns) {
+    uint64_t n = 0;
+    int status = mti_bank_step(stand->bank, stand->engine, stand->lane, now_ns, &n);
+    return status == MT_OK ? (int)n : status;
+}
+
+int64_t mt_bank_stand_kill(mt_bank_stand *stand) {
+    uint64_t begun = mti_bank_kill(stand->bank);
+    mt_lost why = {0, -1, MT_LOST_WORKER};
+    int status = mt_engine_lane_lost(stand->engine, stand->lane, &why, begun);
+    return status == MT_OK ? (int64_t)begun : status;
+}
+
+int mt_bank_stand_stop(mt_bank_stand *stand) { return mt_engine_stop_children(stand->engine, MT_STOP_DRAIN); }
+
+bool mt_bank_stand_has_left(const mt_bank_stand *stand) { return mt_engine_children_left(stand->engine) == 0; }
+
+uint64_t mt_bank_stand_due_ns(const mt_bank_stand *stand) { return mti_bank_due_ns(stand->bank); }
+uint64_t mt_bank_stand_wake_ns(const mt_bank_stand *stand) { return mti_bank_wake_ns(stand->bank); }
+uint64_t mt_bank_stand_running(const mt_bank_stand *stand) { return mti_bank_running(stand->bank); }
+uint64_t mt_bank_stand_waiting(const mt_bank_stand *stand) { return mti_bank_waiting(stand->bank); }
+
+uint64_t mt_bank_stand_outstanding(const mt_bank_stand *stand) {
+    return mt_engine_stats_now(stand->engine).outstanding;
+}
+
+uint32_t mt_bank_stand_slots(const mt_bank_stand *stand) { return mt_engine_stats_now(stand->engine).slots; }
+
+int mt_bank_stand_check(const mt_bank_stand *stand) {
+    int status = mti_bank_check(stand->bank);
+    return status == MT_OK ? mt_engine_check(stand->engine) : status;
 }

@@ -23,10 +23,43 @@ mt_link *mti_bank_link(mt_bank *bank);
 MT_MUST_CHECK int mti_bank_step(mt_bank *bank, mt_engine *engine, uint32_t lane, uint64_t now_ns, uint64_t *out_n);
 /* When a step would do something; UINT64_MAX: nothing runs, 0: at once. */
 uint64_t mti_bank_due_ns(const mt_bank *bank);
+/* When to wake for it: as mti_bank_due_ns, later by 1/512 of the task's duration, so that with many slots one wake-up ends many tasks. */
+uint64_t mti_bank_wake_ns(const mt_bank *bank);
 /* Forgets everything, as a worker that dies; tasks begun since it was new. It says HELLO again at its next step. */
 uint64_t mti_bank_kill(mt_bank *bank);
 uint64_t mti_bank_running(const mt_bank *bank);
 uint64_t mti_bank_waiting(const mt_bank *bank);
 MT_MUST_CHECK int mti_bank_check(const mt_bank *bank);
+
+/* cffi:begin */
+
+/* For tests: a bank as the only lane of a root. Object 1 is a function. */
+typedef struct mt_bank_stand mt_bank_stand;
+
+/* NULL: out of memory. `role`: MT_ROLE_WORKER or MT_ROLE_CHILD. */
+MT_EXPORT mt_bank_stand *mt_bank_stand_new(const mt_alloc *alloc, uint32_t role, uint32_t slots);
+MT_EXPORT void mt_bank_stand_destroy(mt_bank_stand *stand);
+/* Takes a reference of its own. */
+MT_EXPORT MT_MUST_CHECK int mt_bank_stand_submit(mt_bank_stand *stand, mt_task *task);
+/* Sends what the bank may have. */
+MT_EXPORT MT_MUST_CHECK int mt_bank_stand_dispatch(mt_bank_stand *stand);
+/* As mti_bank_step. How many records came up, or a status. */
+MT_EXPORT MT_MUST_CHECK int mt_bank_stand_step(mt_bank_stand *stand, uint64_t now_ns);
+/* The bank dies: what it had begun is lost, what waited goes back. How many it had begun, or a status. */
+MT_EXPORT MT_MUST_CHECK int64_t mt_bank_stand_kill(mt_bank_stand *stand);
+/* Sends STOP. */
+MT_EXPORT MT_MUST_CHECK int mt_bank_stand_stop(mt_bank_stand *stand);
+/* Whether the bank's BYE has come. */
+MT_EXPORT bool mt_bank_stand_has_left(const mt_bank_stand *stand);
+MT_EXPORT uint64_t mt_bank_stand_due_ns(const mt_bank_stand *stand);
+MT_EXPORT uint64_t mt_bank_stand_wake_ns(const mt_bank_stand *stand);
+MT_EXPORT uint64_t mt_bank_stand_running(const mt_bank_stand *stand);
+MT_EXPORT uint64_t mt_bank_stand_waiting(const mt_bank_stand *stand);
+/* The root's: tasks that have not ended, and worker slots. */
+MT_EXPORT uint64_t mt_bank_stand_outstanding(const mt_bank_stand *stand);
+MT_EXPORT uint32_t mt_bank_stand_slots(const mt_bank_stand *stand);
+MT_EXPORT MT_MUST_CHECK int mt_bank_stand_check(const mt_bank_stand *stand);
+
+/* cffi:end */
 
 #endif

@@ -59,7 +59,8 @@ mt_driver *mt_driver_new(const mt_driver_options *options) {
     mt_local_options local = {options->workers, options->inline_workers, options->ring_bytes, options->zygote_argv};
     d->local = mti_local_new(alloc, &local);
     d->inbox = mt_inbox_new(alloc, options->inbox_capacity);
-    if (d->local == NULL || d->inbox == NULL) {
+    if (options->virtual_slots > 0) d->bank = mti_bank_new(alloc, MT_ROLE_CHILD, options->virtual_slots);
+    if (d->local == NULL || d->inbox == NULL || (d->bank == NULL && options->virtual_slots > 0)) {
         mt_driver_destroy(d);
         return NULL;
     }
@@ -87,6 +88,7 @@ void mt_driver_destroy(mt_driver *d) {
     }
     if (d->transport != NULL) d->transport->destroy(d->transport);
     mt_put(d->alloc, d->peers);
+    mti_bank_destroy(d->bank);
     mti_local_destroy(d->local);
     mt_inbox_destroy(d->inbox);
     (void)pthread_mutex_destroy(&d->notified_lock);
@@ -248,6 +250,7 @@ static int tell_slots(mt_driver *d) {
 static int step(mt_driver *d, uint64_t *moved) {
     int status = take_messages(d, moved);
     if (status == MT_OK) status = mti_local_step(d->local, now_ns(), moved);
+    if (status == MT_OK && d->bank != NULL) status = mti_bank_step(d->bank, d->engine, d->bank_lane, now_ns(), moved);
     if (status == MT_OK && d->transport != NULL) status = take_frames(d, moved);
     if (status == MT_OK && d->phase == PHASE_RUNNING) status = mt_engine_dispatch(d->engine, now_ns(), moved);
     if (status == MT_OK && d->phase == PHASE_RUNNING) status = tell_slots(d);
@@ -300,12 +303,19 @@ static void go_on_stopping(mt_driver *d) {
     if (now_ns() >= d->stop_deadline_ns) d->phase = PHASE_ENDED;
 }
 
+static uint64_t cpu_time_ns(clockid_t clock) {
+    struct timespec t;
+    if (clock_gettime(clock, &t) != 0) return 0;
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
 static void end_thread(mt_driver *d) {
     if (d->transport != NULL) d->transport->destroy(d->transport); /* by the thread that used it, before the library is finalised */
     d->transport = NULL;
     mt_engine_abandon(d->engine);
     if (is_root(d)) mti_driver_wake_waiters(d);
-    mt_store_release(&d->ended, 1);
+    mt_store_relaxed(&d->cpu_ns, cpu_time_ns(CLOCK_THREAD_CPUTIME_ID));
+    mt_store_release(&d->ended, 1); /* pairs with mt_driver_stats_now */
     mt_message messages[MESSAGES_AT_A_TIME];
     for (uint32_t n; (n = mt_inbox_pop_many(d->inbox, messages, MESSAGES_AT_A_TIME)) > 0;) {
         for (uint32_t i = 0; i < n; i++) mti_driver_refuse_message(d, messages[i]);
@@ -316,6 +326,18 @@ static void end_thread(mt_driver *d) {
 }
 
 /* ---- the loop ---- */
+
+/* Whether this rank only plays a node: then it shares its core with many others, and waits for nobody's sake but sleeps at once. */
+static bool is_virtual(const mt_driver *d) { return d->bank != NULL && !is_root(d); }
+
+/* No longer than until a virtual worker is to be woken. */
+static int64_t until_due(const mt_driver *d, int64_t nap_ns) {
+    uint64_t due_ns = mt_engine_due_ns(d->engine), now = now_ns();
+    if (due_ns < now + FIRST_NAP_NS) due_ns = now + FIRST_NAP_NS; /* looking all the time would not make it happen sooner */
+    if (d->bank != NULL && mti_bank_wake_ns(d->bank) < due_ns) due_ns = mti_bank_wake_ns(d->bank);
+    if (due_ns <= now) return 0;
+    return due_ns - now < (uint64_t)nap_ns ? (int64_t)(due_ns - now) : nap_ns;
+}
 
 static int64_t nap_length(mt_driver *d) {
     if (d->transport == NULL && d->phase == PHASE_RUNNING) return GUARD_NAP_NS;
@@ -335,12 +357,13 @@ static void rest(mt_driver *d) {
     uint64_t idle_ns = now - d->idle_since_ns;
     bool in_hurry = is_in_hurry(d, now);
     bool fed = mt_engine_work_ahead_ns(d->engine) > 2 * BATCH_NAP_NS;
-    if (d->options.spin == 0 && d->phase == PHASE_RUNNING && idle_ns < CALM_NS && (fed || !in_hurry)) {
+    bool naps = d->phase == PHASE_RUNNING && idle_ns < CALM_NS && (fed || !in_hurry);
+    if (d->options.spin == 0 && naps && !is_virtual(d)) {
         struct timespec nap = {0, BATCH_NAP_NS};
         (void)nanosleep(&nap, NULL);
         return;
     }
-    if (d->options.spin != 0 || (in_hurry && idle_ns < SPIN_NS)) {
+    if (d->options.spin != 0 || (in_hurry && idle_ns < SPIN_NS && !is_virtual(d))) {
         (void)sched_yield();
         return;
     }
@@ -356,10 +379,7 @@ static void rest(mt_driver *d) {
         return;
     }
     mt_add_relaxed(&d->sleeps, 1);
-    int64_t nap_ns = nap_length(d);
-    uint64_t due_ns = mt_engine_due_ns(d->engine);
-    if (due_ns < now + (uint64_t)nap_ns) nap_ns = due_ns > now + FIRST_NAP_NS ? (int64_t)(due_ns - now) : FIRST_NAP_NS;
-    if (mt_bell_sleep(bell, value, nap_ns) == MT_OK) {
+    if (mt_bell_sleep(bell, value, until_due(d, nap_length(d))) == MT_OK) {
         d->idle_since_ns = 0;
         d->nap_ns = 0;
     }
@@ -374,6 +394,9 @@ static void *run(void *argument) {
     for (uint32_t i = 0; i < d->n_peers && status == MT_OK; i++) {
         mt_peer *peer = &d->peers[i];
         if (!peer->is_parent) status = mt_engine_add_lane(d->engine, MT_ROLE_CHILD, &peer->link.base, &peer->lane);
+    }
+    if (status == MT_OK && d->bank != NULL) {
+        status = mt_engine_add_lane(d->engine, MT_ROLE_CHILD, mti_bank_link(d->bank), &d->bank_lane);
     }
     if (status == MT_OK) status = mti_local_start(d->local, d->engine);
     if (status != MT_OK) fail(d, status);
@@ -397,7 +420,7 @@ static void *run(void *argument) {
 
 int mt_driver_start(mt_driver *d) {
     mt_peer *parent = is_root(d) ? NULL : find_peer(d, (uint32_t)d->options.parent);
-    uint32_t lanes = d->options.workers + d->options.inline_workers + d->n_peers;
+    uint32_t lanes = d->options.workers + d->options.inline_workers + (d->bank != NULL) + d->n_peers;
     d->engine = mt_engine_new(d->alloc, lanes, parent == NULL ? NULL : &parent->link.base, d->host);
     if (d->engine == NULL) return MT_E_NOMEM;
     d->said_slots = UINT32_MAX;
@@ -428,10 +451,10 @@ mt_driver_stats mt_driver_stats_now(mt_driver *d) {
                              .frames_out = mt_load_relaxed(&d->frames_out),
                              .recalled = mt_load_relaxed(&d->recalled)};
     clockid_t clock;
-    struct timespec t;
-    if (d->has_thread && mt_load_relaxed(&d->ended) == 0 && pthread_getcpuclockid(d->thread, &clock) == 0 &&
-        clock_gettime(clock, &t) == 0) {
-        stats.cpu_ns = (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+    if (d->has_thread && mt_load_acquire(&d->ended) == 0 && pthread_getcpuclockid(d->thread, &clock) == 0) {
+        stats.cpu_ns = cpu_time_ns(clock);
     }
+    uint64_t whole_ns = mt_load_relaxed(&d->cpu_ns);
+    if (whole_ns > 0) stats.cpu_ns = whole_ns; /* it has ended */
     return stats;
 }

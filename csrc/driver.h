@@ -20,6 +20,7 @@ typedef struct mt_driver mt_driver;
 typedef struct mt_driver_options {
     uint32_t workers;         /* worker processes of this rank */
     uint32_t inline_workers;  /* links to be served by threads of this process, see mt_driver_inline_worker */
+    uint32_t virtual_slots;   /* slots whose tasks only wait, see bank.h; for measuring */
     uint64_t ring_bytes;      /* of each ring of a worker; a power of two */
     uint64_t inbox_capacity;  /* messages; a power of two */
     uint32_t spin;            /* 1: never sleep (dedicated cores) */
@@ -38,7 +39,7 @@ typedef struct mt_driver_stats {
     uint64_t frames_in;
     uint64_t frames_out;
     uint64_t recalled; /* tasks that came back unrun from a worker or rank that was behind */
-    uint64_t cpu_ns; /* of the engine thread */
+    uint64_t cpu_ns; /* of the engine thread; stays when it has ended */
 } mt_driver_stats;
 
 /* An engine that does not run yet. NULL: out of memory, a bad option, or errno. */

@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 
+#include "bank.h"
 #include "driver.h"
 #include "inbox.h"
 #include "local.h"
@@ -61,6 +62,8 @@ struct mt_driver {
     mt_driver_options options;
     char host[64];
     mt_local *local;
+    mt_bank *bank; /* NULL: no virtual slots */
+    uint32_t bank_lane;
     mt_engine *engine;
     mt_inbox *inbox;
     mt_transport *transport; /* NULL: alone */
@@ -77,6 +80,7 @@ struct mt_driver {
     _Atomic uint64_t n_ended;
     _Atomic uint64_t slots;
     _Atomic uint64_t recalled;
+    _Atomic uint64_t cpu_ns; /* of the engine thread, once it has ended */
     mt_gate ended_gate;   /* n_ended or `ended` has changed */
     mt_gate space_gate;   /* the inbox has room again */
     mt_gate notify_gate;  /* the notified list is not empty, or the engine has ended */

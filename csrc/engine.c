@@ -115,7 +115,7 @@ static void reap(mt_engine *e) {
 void mt_engine_destroy(mt_engine *e) {
     if (e == NULL) return;
     if (e->graph != NULL) {
-        if (e->objects != NULL && e->jobs != NULL) mt_engine_abandon(e);
+        if (e->sched != NULL && e->objects != NULL && e->jobs != NULL) mt_engine_abandon(e);
         mt_graph_destroy(e->graph);
         while (mt_load_relaxed(&e->reaper.head) != NULL) reap(e);
     } else if (e->jobs != NULL) {

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from mpitask.config import Config
-from mpitask.driver import Network, make_driver
+from mpitask.driver import Network, make_driver, stats_of
 from mpitask.native import check, lib
 from mpitask.worker.runner import Runner
 
@@ -23,12 +24,29 @@ def _on_term(*_: Any) -> None:
     timer.start()
 
 
-def serve(config: Config, *, workers: int, parent: int, network: Network) -> bool:
-    """Serves the rank above until it says stop. Main thread only. Whether every process below has ended."""
+def serve(
+    config: Config,
+    *,
+    workers: int,
+    parent: int,
+    network: Network,
+    virtual_slots: int = 0,
+    report: Callable[[dict[str, int]], None] | None = None,
+) -> bool:
+    """Serves the rank above until it says stop. Main thread only. Whether every process below has ended.
+
+    At the end `report` is called with what the engine has counted.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _on_term)
     inline = config.inline
-    made = make_driver(config, workers=0 if inline else workers, inline_workers=int(inline), parent=parent)
+    made = make_driver(
+        config,
+        workers=0 if inline else workers,
+        inline_workers=int(inline),
+        virtual_slots=virtual_slots,
+        parent=parent,
+    )
     driver = made.pointer
     network.connect(driver)
     link = lib.mt_driver_inline_worker(driver, 0) if inline else None
@@ -40,5 +58,7 @@ def serve(config: Config, *, workers: int, parent: int, network: Network) -> boo
         pass  # a signal: its handler has run
     check(lib.mt_driver_failure(driver), "this rank's engine has ended because of an error")
     clean = bool(lib.mt_driver_is_clean(driver))
+    if report is not None:
+        report(stats_of(driver))
     made.destroy()
     return clean

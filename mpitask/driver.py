@@ -46,7 +46,14 @@ class Driver:
             self.pointer = ffi.NULL
 
 
-def make_driver(config: Config, *, workers: int, inline_workers: int, parent: int) -> Driver:
+def stats_of(pointer: Any) -> dict[str, int]:
+    """What an `mt_driver` has counted, by the names in driver.h."""
+    stats = lib.mt_driver_stats_now(pointer)
+    names = ("submitted", "ended", "slots", "steps", "sleeps", "frames_in", "frames_out", "recalled", "cpu_ns")
+    return {name: int(getattr(stats, name)) for name in names}
+
+
+def make_driver(config: Config, *, workers: int, inline_workers: int, parent: int, virtual_slots: int = 0) -> Driver:
     """A driver, not started.
 
     Args:
@@ -54,6 +61,7 @@ def make_driver(config: Config, *, workers: int, inline_workers: int, parent: in
         workers: worker processes.
         inline_workers: links for threads of this process.
         parent: the rank above; -1 for the root.
+        virtual_slots: slots whose tasks only wait, for measuring.
 
     Raises:
         OSError: the shared memory cannot be made.
@@ -66,6 +74,7 @@ def make_driver(config: Config, *, workers: int, inline_workers: int, parent: in
         {
             "workers": workers,
             "inline_workers": inline_workers,
+            "virtual_slots": virtual_slots,
             "ring_bytes": config.ring_bytes,
             "inbox_capacity": INBOX_CAPACITY,
             "spin": config.progress == "spin",

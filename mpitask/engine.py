@@ -22,7 +22,7 @@ from typing import Any
 
 from mpitask import codec
 from mpitask.config import Config, make_config
-from mpitask.driver import Network, make_driver
+from mpitask.driver import Network, make_driver, stats_of
 from mpitask.environment import usable_cores
 from mpitask.errors import ConfigurationError, EngineClosedError, MpitaskError, NoEngineError, SerializationError
 from mpitask.futures import Future, Promise
@@ -63,10 +63,18 @@ class Engine:
     """
 
     def __init__(
-        self, config: Config, *, workers: int, inline_workers: int = 0, network: Network | None = None
+        self,
+        config: Config,
+        *,
+        workers: int,
+        inline_workers: int = 0,
+        virtual_slots: int = 0,
+        network: Network | None = None,
     ) -> None:
         self.config = config
-        self._made = make_driver(config, workers=workers, inline_workers=inline_workers, parent=-1)
+        self._made = make_driver(
+            config, workers=workers, inline_workers=inline_workers, virtual_slots=virtual_slots, parent=-1
+        )
         self._driver = self._made.pointer
         if network is not None:
             network.connect(self._driver)
@@ -77,7 +85,7 @@ class Engine:
         self._notifier: threading.Thread | None = None
         self._inline_threads: list[threading.Thread] = []
         self._inline_workers = inline_workers
-        self._workers = workers + inline_workers
+        self._workers = workers + inline_workers + virtual_slots
         self._adopted: weakref.WeakKeyDictionary[concurrent.futures.Future[Any], Future[Any]] = (
             weakref.WeakKeyDictionary()
         )
@@ -265,9 +273,7 @@ class Engine:
         submitted, ended; slots: workers that are up; recalled: tasks taken back from a busy worker; and of the engine's
         thread: steps, sleeps, frames_in, frames_out, cpu_ns.
         """
-        stats = lib.mt_driver_stats_now(self._driver)
-        names = ("submitted", "ended", "slots", "steps", "sleeps", "frames_in", "frames_out", "recalled", "cpu_ns")
-        return {name: int(getattr(stats, name)) for name in names}
+        return stats_of(self._driver)
 
     # -- callbacks --
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import difflib
+import json
 import os
 import signal
 import sys
@@ -26,6 +27,7 @@ from mpitask.environment import usable_cores
 from mpitask.errors import ConfigurationError
 
 USAGE_ERROR = 2
+MAX_VIRTUAL_SLOTS = 1 << 20
 
 _EPILOG = """\
 examples:
@@ -81,10 +83,22 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--parsl", action="store_true", help="run a script written for Parsl: `import parsl` gives mpitask's"
     )
+    parser.add_argument("--virtual-slots", metavar="N", type=int, help=argparse.SUPPRESS)  # see benchmarks/README.md
+    parser.add_argument("--stats", metavar="FOLDER", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--version", action="version", version=f"mpitask {__version__}")
     parser.add_argument("script", help="the Python script")
     parser.add_argument("args", nargs=argparse.REMAINDER, help="its arguments")
     return parser
+
+
+def _check_virtual(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    slots = options.virtual_slots
+    if slots is not None and not 1 <= slots <= MAX_VIRTUAL_SLOTS:
+        parser.error(f"--virtual-slots {slots}: give a number from 1 to {MAX_VIRTUAL_SLOTS}")
+    if slots is not None and options.inline:
+        parser.error("--virtual-slots run no functions, --inline does: leave one of them out")
+    if options.stats is not None and not options.stats.is_dir():
+        parser.error(f"--stats {options.stats}: there is no such folder")
 
 
 def _parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Config]:
@@ -98,6 +112,7 @@ def _parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Config]:
         parser.error(f"-n {options.ranks}: give a number of ranks, 1 or more")
     if options.fanout < 1:
         parser.error(f"--fanout {options.fanout}: give a number, 1 or more")
+    _check_virtual(parser, options)
     if not Path(options.script).is_file():
         parser.error(f"there is no script {options.script!r}")
     return options, Config(workers=options.workers, inline=options.inline, progress=options.progress)
@@ -126,7 +141,9 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
             _become_mpiexec(options.ranks, sys.argv[1:] if argv is None else list(argv))
         _enter_script_folder(options)
         job = mpi.Job.join(options.fanout) if launched > 0 else None
-        if job is None:
+        if options.virtual_slots is not None and config.workers == "auto":
+            workers = 0
+        elif job is None:
             workers = usable_cores() if config.workers == "auto" else config.workers
         else:
             agents, cores = job.local_agents()
@@ -135,9 +152,17 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         if options.parsl:
             parsl.install(workers)
         if job is not None and job.rank > 0:
-            clean = serve(config, workers=workers, parent=job.parent, network=job)
+            report = None if options.stats is None else _Report(options.stats / f"rank-{job.rank}.json")
+            clean = serve(
+                config,
+                workers=workers,
+                parent=job.parent,
+                network=job,
+                virtual_slots=options.virtual_slots or 0,
+                report=report,
+            )
             _leave(job, 0, clean=clean)
-        engine = _start(config, workers, job)
+        engine = _start(config, workers, options.virtual_slots or 0, job)
     except ConfigurationError as error:
         _complain(str(error))  # found by every rank alike
         mpi.leave()
@@ -149,13 +174,24 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     _leave(job, code, clean=clean)
 
 
-def _start(config: Config, workers: int, job: mpi.Job | None) -> Engine:
+class _Report:
+    """Writes what an engine has counted."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __call__(self, stats: dict[str, int]) -> None:
+        self._path.write_text(json.dumps(stats))
+
+
+def _start(config: Config, workers: int, virtual_slots: int, job: mpi.Job | None) -> Engine:
     alone = job is None or job.size == 1
     inline = int(config.inline and alone)
     engine = Engine(
         config,
         workers=workers if alone and not inline else 0,
         inline_workers=inline,
+        virtual_slots=virtual_slots if alone else 0,
         network=None if alone else job,
     )
     engine.is_job = True
