@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 import psutil
-from start import mpiexec
+from common import mpiexec
 
 SCRIPT = """
 import sys, time

@@ -4,8 +4,10 @@
     python -m mpitask --workers 2 benchmarks/measure.py mpitask throughput=100000 round_trip=2000
 
 The systems: mpitask (whatever engine the script runs under), ppe (concurrent.futures.ProcessPoolExecutor), pool
-(multiprocessing.Pool.apply_async) and mpi4py (mpi4py.futures). All are measured by the same code; a case that a system
-cannot express (a task that takes the future of another) is refused, not imitated.
+(multiprocessing.Pool.apply_async), mpi4py (mpi4py.futures), parsl (its HighThroughputExecutor), dask (distributed) and
+ray. All are measured by the same code; a case that a system cannot express (a task that takes the future of another)
+is refused, not imitated. Where a system has a faster way to get many results at once than one after the other, it is
+used (`System.results`).
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,9 +30,14 @@ from typing import Any
 import numpy as np
 import psutil
 
+HERE = str(Path(__file__).resolve().parent)
 WORKERS = 2
 Result = dict[str, float]
 BULK_CHUNK = 10_000  # for systems that want to be told
+
+
+def one_by_one(futures: Sequence[Any]) -> Iterable[Any]:
+    return (future.result() for future in futures)
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,11 @@ class System:
 
     bind: Callable[[Callable[..., Any]], Callable[..., Any]]
     bulk: Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
+    results: Callable[[Sequence[Any]], Iterable[Any]] = one_by_one
+    takes_futures: bool = False
+    """Whether futures may be arguments of further tasks."""
+    futures_in_lists: bool = True
+    """Whether they are looked for inside of lists, too."""
 
     def __call__(self, fn: Callable[..., Any]) -> Callable[..., Any]:
         """As `bind`."""
@@ -61,6 +73,14 @@ def count(values: list[Any]) -> int:
     return len(values)
 
 
+def count_all(*values: Any) -> int:
+    return len(values)
+
+
+def each(fn: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+    return [fn(item) for item in items]
+
+
 def increment(array: np.ndarray) -> np.ndarray:
     return array + 1
 
@@ -76,7 +96,7 @@ def throughput(bind: System, n: int) -> Result:
     start = time.perf_counter()
     futures = [task(i) for i in range(n)]
     submitted = time.perf_counter()
-    total = sum(future.result() for future in futures)
+    total = sum(bind.results(futures))
     end = time.perf_counter()
     assert total == n * (n - 1) // 2
     return {"tasks_per_s": n / (end - start), "submits_per_s": n / (submitted - start)}
@@ -105,11 +125,14 @@ def chain(bind: System, n: int) -> Result:
 
 
 def fan_in(bind: System, n: int) -> Result:
-    """A task that takes the futures of all others in a list; their submission is part of the time."""
-    task, gather = bind(noop), bind(count)
+    """A task that takes the futures of all others; their submission is part of the time."""
+    task, gather = bind(noop), bind(count if bind.futures_in_lists else count_all)
     start = time.perf_counter()
-    assert gather([task(i) for i in range(n)]).result() == n
-    return {"seconds": time.perf_counter() - start}
+    futures = [task(i) for i in range(n)]
+    last = gather(futures) if bind.futures_in_lists else gather(*futures)
+    assert last.result() == n
+    seconds = time.perf_counter() - start
+    return {"seconds": seconds, "us_per_task": seconds / n * 1e6}
 
 
 def dataflow(bind: System, n: int) -> Result:
@@ -119,7 +142,7 @@ def dataflow(bind: System, n: int) -> Result:
     layer = [first(i) for i in range(1000)]
     for _ in range(n // 1000):
         layer = [add(layer[i - 1], layer[i]) for i in range(1000)]
-    assert sum(future.result() for future in layer) == 999 * 500
+    assert sum(bind.results(layer)) == 999 * 500
     return {"tasks_per_s": n / (time.perf_counter() - start)}
 
 
@@ -217,7 +240,8 @@ CASES = {
     case.__name__: case
     for case in (throughput, round_trip, chain, fan_in, dataflow, bulk, array, cache_hit, bash, memory, waves)
 }
-OWN = {"chain", "fan_in", "dataflow", "cache_hit", "bash"}
+FUTURES_TAKEN = {"chain", "fan_in", "dataflow"}
+OWN = {"cache_hit", "bash"}
 
 
 class _Async:
@@ -229,6 +253,28 @@ class _Async:
         self.result = pending.get
 
 
+class _Ref:
+    """A reference of Ray with the method of a future."""
+
+    __slots__ = ("get", "ref")
+
+    def __init__(self, get: Callable[[Any], Any], ref: Any) -> None:
+        self.get, self.ref = get, ref
+
+    def result(self) -> Any:
+        return self.get(self.ref)
+
+
+def in_chunks(
+    bind: Callable[..., Any], results: Callable[..., Iterable[Any]], fn: Callable[[Any], Any], items: Sequence[Any]
+) -> Iterator[Any]:
+    """A map for systems without one: a task for each chunk."""
+    task = bind(each)
+    chunks = [task(fn, items[i : i + BULK_CHUNK]) for i in range(0, len(items), BULK_CHUNK)]
+    for chunk in results(chunks):
+        yield from chunk
+
+
 @contextlib.contextmanager
 def system(name: str) -> Iterator[System]:
     """How a system turns a function into one that returns a future."""
@@ -236,7 +282,7 @@ def system(name: str) -> Iterator[System]:
         import mpitask
 
         with mpitask.load():
-            yield System(mpitask.python_app, functools.partial(mpitask.map, ordered=False))
+            yield System(mpitask.python_app, functools.partial(mpitask.map, ordered=False), takes_futures=True)
     elif name == "ppe":
         with ProcessPoolExecutor(WORKERS) as executor:
             chunks = functools.partial(executor.map, chunksize=BULK_CHUNK)
@@ -251,22 +297,106 @@ def system(name: str) -> Iterator[System]:
         with MPIPoolExecutor() as executor:
             chunks = functools.partial(executor.map, chunksize=BULK_CHUNK, unordered=True)
             yield System(lambda fn: lambda *args: executor.submit(fn, *args), chunks)
+    elif name == "parsl":
+        with parsl_system() as found:
+            yield found
+    elif name == "dask":
+        with dask_system() as found:
+            yield found
+    elif name == "ray":
+        with ray_system() as found:
+            yield found
     else:
-        sys.exit(f"unknown system {name!r}: mpitask, ppe, pool or mpi4py")
+        sys.exit(f"unknown system {name!r}: mpitask, ppe, pool, mpi4py, parsl, dask or ray")
+
+
+@contextlib.contextmanager
+def parsl_system() -> Iterator[System]:
+    """Parsl with a HighThroughputExecutor: worker processes of this machine, which take tasks ahead."""
+    import parsl
+    from parsl.config import Config
+    from parsl.executors import HighThroughputExecutor
+    from parsl.providers import LocalProvider
+
+    os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # where its programs are
+    with tempfile.TemporaryDirectory() as folder:
+        executor = HighThroughputExecutor(
+            label="htex",
+            address="127.0.0.1",
+            loopback_address="127.0.0.1",
+            max_workers_per_node=WORKERS,
+            prefetch_capacity=4 * WORKERS,
+            provider=LocalProvider(init_blocks=1, max_blocks=1),
+            encrypted=False,
+        )
+        config = Config(executors=[executor], strategy="none", run_dir=folder, initialize_logging=False)
+        with parsl.load(config):
+            bind = parsl.python_app
+            yield System(bind, functools.partial(in_chunks, bind, one_by_one), takes_futures=True)
+
+
+@contextlib.contextmanager
+def dask_system() -> Iterator[System]:
+    """Dask's distributed scheduler with worker processes of this machine, each with one thread for tasks."""
+    import distributed
+
+    with (
+        distributed.LocalCluster(
+            n_workers=WORKERS, threads_per_worker=1, dashboard_address=None, silence_logs=50
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+
+        def bind(fn: Callable[..., Any]) -> Callable[..., Any]:
+            return functools.partial(client.submit, fn, pure=False)
+
+        yield System(bind, functools.partial(in_chunks, bind, client.gather), client.gather, takes_futures=True)
+
+
+@contextlib.contextmanager
+def ray_system() -> Iterator[System]:
+    """Ray on this machine alone."""
+    import ray
+
+    ray.init(num_cpus=WORKERS, include_dashboard=False, log_to_driver=False, object_store_memory=500_000_000)
+
+    def bind(fn: Callable[..., Any]) -> Callable[..., Any]:
+        remote = ray.remote(fn).remote
+        return lambda *args: _Ref(ray.get, remote(*[arg.ref if type(arg) is _Ref else arg for arg in args]))
+
+    def results(futures: Sequence[Any]) -> Iterable[Any]:
+        return ray.get([future.ref for future in futures])
+
+    try:
+        bulk = functools.partial(in_chunks, bind, results)
+        yield System(bind, bulk, results, takes_futures=True, futures_in_lists=False)
+    finally:
+        ray.shutdown()
+
+
+def warm_up(bind: System) -> None:
+    """Tasks until all that is made once is there: 4000, or what 2 s allow for."""
+    task = bind(noop)
+    end = time.perf_counter() + 2
+    for _ in range(20):
+        for future in [task(i) for i in range(200)]:
+            future.result()
+        if time.perf_counter() > end:
+            break
 
 
 def main(name: str, *wanted: str) -> None:
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (HERE, os.environ.get("PYTHONPATH"))))  # for workers
     with system(name) as bind:
-        warm = bind(noop)
-        for _ in range(2):
-            for future in [warm(i) for i in range(2000)]:
-                future.result()
+        warm_up(bind)
         for word in wanted:
             case, _, n = word.partition("=")
-            if case in OWN and name != "mpitask":
+            if (case in OWN and name != "mpitask") or (case in FUTURES_TAKEN and not bind.takes_futures):
                 sys.exit(f"{name} cannot express it: {case} cannot be measured")
             print(json.dumps({"system": name, "case": case, "n": int(n), **CASES[case](bind, int(n))}), flush=True)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    import measure  # so that functions are this module's wherever they run, and no system has to send their code
+
+    measure.main(*sys.argv[1:])

@@ -6,22 +6,11 @@ python benchmarks/run.py --json build/benchmarks.json [--repeat 5] [--only throu
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import statistics
-import subprocess
 import sys
-import time
-from importlib import metadata
 from pathlib import Path
-from typing import Any
 
-import psutil
-from start import mpiexec
+from common import HERE, PY, Circumstances, CommandError, end_in_order, machine, mpiexec, run, summary, write_json
 
-HERE = Path(__file__).parent
-PY = sys.executable
 MEASURE = str(HERE / "measure.py")
 SIZES = {
     "throughput": 100_000,
@@ -75,37 +64,6 @@ def once() -> dict[str, list[list[str]]]:
     }
 
 
-def run(command: list[str], timeout_s: float) -> list[dict[str, Any]]:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
-    if done.returncode != 0:
-        sys.exit(f"{' '.join(command)}\nexit code {done.returncode}\n{done.stderr}")
-    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-
-
-def stolen_share(before: Any, after: Any) -> float:
-    """Share of processor time that the hypervisor gave to others."""
-    total = sum(after) - sum(before)
-    return (getattr(after, "steal", 0) - getattr(before, "steal", 0)) / total if total else 0.0
-
-
-def machine() -> dict[str, Any]:
-    model = next((x for x in Path("/proc/cpuinfo").read_text().splitlines() if x.startswith("model name")), "?: ?")
-    packages = ("mpitask", "mpi4py", "mpich", "numpy", "cffi", "cloudpickle")
-    versions = {d.metadata["Name"].lower(): d.version for d in metadata.distributions()}
-    return {
-        "processor": model.split(":")[1].strip(),
-        "cores": len(os.sched_getaffinity(0)),
-        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
-        "system": f"{platform.system()} {platform.release()}",
-        "python": platform.python_version(),
-        "packages": {name: versions[name] for name in packages if name in versions},
-    }
-
-
-def summary(samples: list[float]) -> dict[str, float]:
-    return {"median": statistics.median(samples), "min": min(samples), "max": max(samples), "n": len(samples)}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, default=Path("build/benchmarks.json"))
@@ -114,7 +72,8 @@ def main() -> None:
     parser.add_argument("--short", action="store_true", help="leave out what runs once and long")
     options = parser.parse_args()
     samples: dict[str, dict[str, list[float]]] = {}
-    begun, cpu = time.time(), psutil.cpu_times()
+    end_in_order()
+    circumstances = Circumstances()
 
     def take(name: str, commands: list[list[str]], timeout_s: float) -> None:
         for command in commands:
@@ -124,6 +83,7 @@ def main() -> None:
                     samples.setdefault(name, {}).setdefault(f"{case}.{key}", []).append(record[key])
 
     for turn in range(options.repeat):
+        circumstances.note()
         for name, commands in plan().items():
             if options.only in name:
                 print(f"round {turn + 1}/{options.repeat}: {name}", file=sys.stderr, flush=True)
@@ -135,13 +95,10 @@ def main() -> None:
                 take(name, commands, 1800)
     report = {
         "machine": machine(),
-        "begun": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(begun)),
-        "seconds": round(time.time() - begun),
-        "stolen_share_of_processor": round(stolen_share(cpu, psutil.cpu_times()), 3),
+        **circumstances.report(),
         "results": {name: {key: summary(v) for key, v in keys.items()} for name, keys in samples.items()},
     }
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(report, indent=1) + "\n")
+    write_json(options.json, report)
     for name, keys in report["results"].items():
         print(name)
         for key, s in sorted(keys.items()):
@@ -150,4 +107,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except CommandError as error:
+        sys.exit(str(error))

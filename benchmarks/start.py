@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+from common import mpiexec
 
 SCRIPTS = {
     "mpitask": """
@@ -39,14 +40,6 @@ if MPI.COMM_WORLD.rank == 0:
     print(1, flush=True)
 """,
 }
-
-
-def mpiexec() -> str:
-    beside = Path(sys.executable).parent / "mpiexec"
-    found = str(beside) if beside.exists() else shutil.which("mpiexec")
-    if found is None:
-        sys.exit("no mpiexec: pip install 'mpitask[mpich]', or load your site's MPI module")
-    return found
 
 
 def command(way: str, script: str) -> list[str]:
