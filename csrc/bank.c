@@ -22,9 +22,14 @@ struct mt_bank {
     uint32_t slots;
     slip *waiting; /* a ring */
     uint64_t capacity, first, n_waiting;
+    uint64_t n_seen;    /* of those that wait: there at the last look */
+    uint64_t looked_ns; /* the last look */
     running *heap; /* by end; room for `slots` */
     uint64_t n_running;
     uint64_t begun;
+    uint64_t overhead_ns;
+    void (*changed)(void *ctx, uint64_t at_ns, int64_t change); /* may be NULL */
+    void *ctx;
     bool said_hello;
     bool told_to_stop;
     bool said_bye;
@@ -53,7 +58,7 @@ static int bank_write(mt_link *link, const mt_part *parts, uint32_t n_parts, uin
         bank->waiting[(bank->first + bank->n_waiting++) % bank->capacity] = (slip){rec.id, (uint64_t)microseconds * 1000};
     } else if (rec.kind == MT_KIND_STOP) {
         bank->told_to_stop = true;
-        bank->n_waiting = bank->n_running = 0;
+        bank->n_waiting = bank->n_seen = bank->n_running = 0;
     } /* objects are of no use here */
     *progress = size;
     return MT_OK;
@@ -85,6 +90,13 @@ void mti_bank_destroy(mt_bank *bank) {
     mt_put(bank->alloc, bank->waiting);
     mt_put(bank->alloc, bank->heap);
     mt_put(bank->alloc, bank);
+}
+
+void mti_bank_set_overhead(mt_bank *bank, uint64_t overhead_ns) { bank->overhead_ns = overhead_ns; }
+
+void mti_bank_watch(mt_bank *bank, void (*changed)(void *ctx, uint64_t at_ns, int64_t change), void *ctx) {
+    bank->changed = changed;
+    bank->ctx = ctx;
 }
 
 mt_link *mti_bank_link(mt_bank *bank) { return &bank->link; }
@@ -133,13 +145,31 @@ static int answer(mt_engine *engine, uint32_t lane, const slip *what, uint64_t *
     return tell(engine, lane, &record, size, out_n);
 }
 
-static void begin(mt_bank *bank, uint64_t now_ns) {
+/* A slot has been free since `free_ns`. What came after the last look begins now, what was there before as soon as it could. */
+static void begin(mt_bank *bank, uint64_t free_ns, uint64_t now_ns) {
+    uint64_t could_ns = free_ns > bank->looked_ns ? free_ns : bank->looked_ns;
     while (bank->n_running < bank->slots && bank->n_waiting > 0) {
         slip what = bank->waiting[bank->first];
         bank->first = (bank->first + 1) % bank->capacity;
         bank->n_waiting--;
-        heap_add(bank, (running){now_ns + what.duration_ns, bank->begun++, what});
+        uint64_t start_ns = bank->n_seen > 0 ? could_ns : now_ns;
+        bank->n_seen -= bank->n_seen > 0;
+        uint64_t end_ns = start_ns + bank->overhead_ns + what.duration_ns;
+        heap_add(bank, (running){end_ns, bank->begun++, what});
+        if (bank->changed == NULL) continue;
+        bank->changed(bank->ctx, start_ns, 1);
+        bank->changed(bank->ctx, end_ns, -1);
     }
+}
+
+static void has_looked(mt_bank *bank, uint64_t now_ns) {
+    bank->n_seen = bank->n_waiting;
+    bank->looked_ns = now_ns;
+}
+
+void mti_bank_begin(mt_bank *bank, uint64_t now_ns) {
+    begin(bank, now_ns, now_ns);
+    has_looked(bank, now_ns);
 }
 
 int mti_bank_step(mt_bank *bank, mt_engine *engine, uint32_t lane, uint64_t now_ns, uint64_t *out_n) {
@@ -154,12 +184,13 @@ int mti_bank_step(mt_bank *bank, mt_engine *engine, uint32_t lane, uint64_t now_
         mt_rec bye = {sizeof bye, 0, MT_KIND_BYE, 0, 0};
         status = tell(engine, lane, &bye, sizeof bye, out_n);
     }
-    begin(bank, now_ns);
+    begin(bank, now_ns, now_ns);
     while (status == MT_OK && bank->n_running > 0 && bank->heap[0].end_ns <= now_ns) {
         running ended = heap_take(bank);
         status = answer(engine, lane, &ended.what, out_n);
-        begin(bank, now_ns);
+        begin(bank, ended.end_ns, now_ns);
     }
+    has_looked(bank, now_ns);
     return status;
 }
 
@@ -169,9 +200,13 @@ uint64_t mti_bank_due_ns(const mt_bank *bank) {
     return bank->n_running > 0 ? bank->heap[0].end_ns : UINT64_MAX;
 }
 
-uint64_t mti_bank_kill(mt_bank *bank) {
+uint64_t mti_bank_kill(mt_bank *bank, uint64_t now_ns) {
+    for (uint64_t i = 0; bank->changed != NULL && i < bank->n_running; i++) {
+        bank->changed(bank->ctx, now_ns, -1);
+        bank->changed(bank->ctx, bank->heap[i].end_ns, 1);
+    }
     uint64_t begun = bank->begun;
-    bank->begun = bank->n_waiting = bank->n_running = 0;
+    bank->begun = bank->n_waiting = bank->n_seen = bank->n_running = 0;
     bank->said_hello = false;
     return begun;
 }
