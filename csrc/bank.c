@@ -30,10 +30,21 @@ struct mt_bank {
     uint64_t overhead_ns;
     void (*changed)(void *ctx, uint64_t at_ns, int64_t change); /* may be NULL */
     void *ctx;
+    mt_bank_list *list; /* may be NULL */
+    mt_bank *next;      /* in it */
+    uint32_t number;
+    bool is_listed;
     bool said_hello;
     bool told_to_stop;
     bool said_bye;
 };
+
+static void put_on_list(mt_bank *bank) {
+    if (bank->list == NULL || bank->is_listed) return;
+    bank->is_listed = true;
+    bank->next = bank->list->first;
+    bank->list->first = bank;
+}
 
 static int bank_write(mt_link *link, const mt_part *parts, uint32_t n_parts, uint64_t *progress) {
     mt_bank *bank = (mt_bank *)link;
@@ -41,6 +52,7 @@ static int bank_write(mt_link *link, const mt_part *parts, uint32_t n_parts, uin
     uint64_t size = mti_parts_size(parts, n_parts);
     mti_parts_copy(parts, n_parts, 0, sizeof rec, &rec);
     if (rec.kind == MT_KIND_TASK) {
+        put_on_list(bank);
         if (bank->n_waiting == bank->capacity) {
             uint64_t capacity = bank->capacity == 0 ? 4 : 2 * bank->capacity;
             slip *grown = mt_get(bank->alloc, capacity * sizeof *grown);
@@ -97,6 +109,20 @@ void mti_bank_set_overhead(mt_bank *bank, uint64_t overhead_ns) { bank->overhead
 void mti_bank_watch(mt_bank *bank, void (*changed)(void *ctx, uint64_t at_ns, int64_t change), void *ctx) {
     bank->changed = changed;
     bank->ctx = ctx;
+}
+
+void mti_bank_report(mt_bank *bank, mt_bank_list *list, uint32_t number) {
+    bank->list = list;
+    bank->number = number;
+}
+
+bool mti_bank_list_take(mt_bank_list *list, uint32_t *out_number) {
+    mt_bank *bank = list->first;
+    if (bank == NULL) return false;
+    list->first = bank->next;
+    bank->is_listed = false;
+    *out_number = bank->number;
+    return true;
 }
 
 mt_link *mti_bank_link(mt_bank *bank) { return &bank->link; }

@@ -22,6 +22,13 @@ void mti_bank_destroy(mt_bank *bank);
 void mti_bank_set_overhead(mt_bank *bank, uint64_t overhead_ns);
 /* `changed` hears when tasks begin and end: +1 and -1 at a time that may lie ahead; a death takes back what it said. */
 void mti_bank_watch(mt_bank *bank, void (*changed)(void *ctx, uint64_t at_ns, int64_t change), void *ctx);
+/* A list of banks that have got tasks: the bank, which its owner calls `number`, puts itself there once. */
+typedef struct mt_bank_list {
+    mt_bank *first;
+} mt_bank_list;
+void mti_bank_report(mt_bank *bank, mt_bank_list *list, uint32_t number);
+/* Takes a bank off the list: true, and its number; false: none is left. */
+bool mti_bank_list_take(mt_bank_list *list, uint32_t *out_number);
 /* The way to it, for mt_engine_add_lane. */
 mt_link *mti_bank_link(mt_bank *bank);
 /* Ends what is due, tells the engine, and begins what waits; the first call says HELLO. `*out_n` grows by the records sent. */

@@ -66,8 +66,14 @@ typedef struct node {
     child *children;
     uint32_t first_child, n_children, parent, depth;
     mt_bank **banks;
-    uint64_t *due_ns; /* of each bank */
-    uint32_t n_banks, workers, first_bank; /* its lane */
+    uint64_t *due_ns;      /* of each bank */
+    uint32_t *got;         /* numbers of the banks that got tasks in this step */
+    uint32_t n_got;
+    mt_bank_list got_list; /* the same, before they are counted */
+    uint64_t next_due_ns;  /* the least of due_ns */
+    uint32_t n_banks, slots; /* of each bank */
+    uint32_t first_bank;     /* its lane */
+    uint32_t workers;
     parcel *arrived, *last_arrived;
     uint64_t n_arrived;
     loss *losses;
@@ -76,6 +82,7 @@ typedef struct node {
     bool is_calm; /* naps are short ones for a while */
     bool has_backlog;
     uint64_t cpu_ns;
+    uint64_t results; /* taken in by its engine until the last step */
 } node;
 
 enum event_kind { EVENT_STEP, EVENT_FRAME, EVENT_DEATH, EVENT_LOSS };
@@ -248,10 +255,11 @@ static int build_banks(mt_sim *s, node *x) {
     const mt_sim_options *o = &s->options;
     uint32_t role = o->one_bank != 0 ? MT_ROLE_CHILD : MT_ROLE_WORKER;
     for (uint32_t i = 0; i < x->n_banks; i++) {
-        x->banks[i] = mti_bank_new(s->alloc, role, o->one_bank != 0 ? x->workers : 1);
+        x->banks[i] = mti_bank_new(s->alloc, role, x->slots);
         if (x->banks[i] == NULL) return MT_E_NOMEM;
         mti_bank_set_overhead(x->banks[i], o->worker_overhead_ns);
         mti_bank_watch(x->banks[i], running_changed, &s->running);
+        mti_bank_report(x->banks[i], &x->got_list, i);
         uint32_t lane;
         int status = mt_engine_add_lane(x->engine, role, mti_bank_link(x->banks[i]), &lane);
         if (status != MT_OK) return status;
@@ -271,6 +279,7 @@ static int build_node(mt_sim *s, uint32_t rank) {
     uint64_t before = (uint64_t)(rank - 1) * o->per_node, left = rank == 0 ? 0 : o->workers - before;
     x->workers = left < o->per_node ? (uint32_t)left : o->per_node;
     x->n_banks = x->workers > 0 && o->one_bank != 0 ? 1 : x->workers;
+    x->slots = o->one_bank != 0 ? x->workers : 1;
     x->said_slots = UINT32_MAX;
     x->wake_at_ns = NEVER;
     x->transport = (sim_transport){{.get = sim_get, .send = sim_send}, s, rank}; /* links need no more of it */
@@ -279,8 +288,9 @@ static int build_node(mt_sim *s, uint32_t rank) {
     x->children = mti_get_zeroed(s->alloc, x->n_children + 1u, sizeof(child));
     x->banks = mti_get_zeroed(s->alloc, x->n_banks + 1u, sizeof(mt_bank *));
     x->due_ns = mti_get_zeroed(s->alloc, x->n_banks + 1u, sizeof(uint64_t));
+    x->got = mti_get_zeroed(s->alloc, x->n_banks + 1u, sizeof(uint32_t));
     x->engine = mt_engine_new(s->alloc, x->n_children + x->n_banks, rank == 0 ? NULL : &x->up.base, "simulated");
-    if (x->children == NULL || x->banks == NULL || x->due_ns == NULL || x->engine == NULL) return MT_E_NOMEM;
+    if (x->children == NULL || x->banks == NULL || x->due_ns == NULL || x->got == NULL || x->engine == NULL) return MT_E_NOMEM;
     for (uint32_t i = 0; i < x->n_children; i++) {
         child *c = &x->children[i];
         mti_frame_link_init(&c->link, s->alloc, &x->transport.base, x->first_child + i);
@@ -367,9 +377,11 @@ static void clear_node(mt_sim *s, node *x) {
     }
     mt_put(s->alloc, x->banks);
     mt_put(s->alloc, x->due_ns);
+    mt_put(s->alloc, x->got);
     mt_put(s->alloc, x->children);
     x->banks = NULL;
     x->due_ns = NULL;
+    x->got = NULL;
     x->children = NULL;
     x->up.frame = NULL;
     x->n_banks = x->n_children = 0;
@@ -461,11 +473,17 @@ static int submit(mt_sim *s, node *root, uint64_t now_ns, deeds *did) {
 }
 
 static int look_at_banks(node *x, uint64_t now_ns) {
-    uint64_t n = 0;
+    if (x->next_due_ns > now_ns) return MT_OK;
+    uint64_t n = 0, next_ns = NEVER;
     int status = MT_OK;
     for (uint32_t i = 0; i < x->n_banks && status == MT_OK; i++) {
-        if (x->due_ns[i] <= now_ns) status = mti_bank_step(x->banks[i], x->engine, x->first_bank + i, now_ns, &n);
+        if (x->due_ns[i] <= now_ns) {
+            status = mti_bank_step(x->banks[i], x->engine, x->first_bank + i, now_ns, &n);
+            x->due_ns[i] = mti_bank_due_ns(x->banks[i]);
+        }
+        if (x->due_ns[i] < next_ns) next_ns = x->due_ns[i];
     }
+    x->next_due_ns = next_ns;
     return status;
 }
 
@@ -530,7 +548,7 @@ static int take_loss(node *x, const loss *what) {
     if (status != MT_OK) return status;
     mt_lost why = {1, 9, MT_LOST_WORKER};
     status = mt_engine_lane_lost(x->engine, lane, &why, mti_bank_kill(x->banks[what->worker], at_ns));
-    x->due_ns[what->worker] = 0;
+    x->due_ns[what->worker] = x->next_due_ns = 0;
     return status;
 }
 
@@ -553,8 +571,7 @@ static int take_losses(mt_sim *s, node *x, bool of_workers) {
 }
 
 /* The root without workers gives the rest up, as its driver does. */
-static int tell_slots(mt_sim *s, node *x, uint64_t now_ns) {
-    uint32_t slots = mt_engine_stats_now(x->engine).slots;
+static int tell_slots(mt_sim *s, node *x, uint32_t slots, uint64_t now_ns) {
     if (x != s->nodes) {
         if (slots == x->said_slots) return MT_OK;
         x->said_slots = slots;
@@ -592,22 +609,23 @@ static int send_frames(mt_sim *s, node *x, deeds *did) {
     return status;
 }
 
-/* Banks that got tasks: begun, they cost a wake-up each. */
+/* Each task that begins at once wakes its worker. */
 static void count_woken(node *x, deeds *did) {
-    for (uint32_t i = 0; i < x->n_banks; i++) {
-        x->due_ns[i] = mti_bank_due_ns(x->banks[i]);
-        if (x->due_ns[i] != 0) continue;
+    x->n_got = 0;
+    for (uint32_t i; mti_bank_list_take(&x->got_list, &i);) {
+        x->got[x->n_got++] = i;
         uint64_t waiting = mti_bank_waiting(x->banks[i]);
-        uint64_t idle = (x->n_banks == 1 ? x->workers : 1) - mti_bank_running(x->banks[i]);
+        uint64_t idle = x->slots - mti_bank_running(x->banks[i]);
         did->woken += waiting < idle ? waiting : idle;
     }
 }
 
 static void begin_tasks(node *x, uint64_t now_ns) {
-    for (uint32_t i = 0; i < x->n_banks; i++) {
-        if (x->due_ns[i] != 0) continue;
+    for (uint32_t k = 0; k < x->n_got; k++) {
+        uint32_t i = x->got[k];
         mti_bank_begin(x->banks[i], now_ns);
         x->due_ns[i] = mti_bank_due_ns(x->banks[i]);
+        if (x->due_ns[i] < x->next_due_ns) x->next_due_ns = x->due_ns[i];
     }
 }
 
@@ -671,12 +689,10 @@ static int plan(mt_sim *s, node *x) {
     uint64_t done_ns = x->busy_until_ns;
     if (x->arrived != NULL || x->losses != NULL) return wake(s, rank, done_ns);
     if (s->options.naps != 0) x->is_calm = is_calm(s, x);
-    uint64_t due_ns = rank == 0 ? script_due_ns(s) : NEVER;
-    for (uint32_t i = 0; i < x->n_banks; i++) {
-        if (x->due_ns[i] < due_ns) due_ns = x->due_ns[i];
-    }
+    uint64_t due_ns = rank == 0 ? script_due_ns(s) : x->n_banks > 0 ? x->next_due_ns : NEVER;
     int status = due_ns == NEVER ? MT_OK : wake(s, rank, look(s, x, due_ns, true));
-    if (status == MT_OK && x->has_backlog) status = wake(s, rank, done_ns + FIRST_NAP_NS);
+    bool is_full = s->options.sends > 0 && x->under_way >= s->options.sends; /* then the next arrival wakes it */
+    if (status == MT_OK && x->has_backlog && !is_full) status = wake(s, rank, done_ns + FIRST_NAP_NS);
     return status;
 }
 
@@ -697,17 +713,17 @@ static int check_node(const node *x) {
 
 /* The engine's own calls of one step, in the order of driver.c. */
 static int run_engine(mt_sim *s, node *x, uint64_t now_ns, deeds *did) {
-    uint64_t results = mt_engine_stats_now(x->engine).results;
     int status = x == s->nodes ? submit(s, x, now_ns, did) : MT_OK;
     if (status == MT_OK) status = take_losses(s, x, true);
     if (status == MT_OK) status = look_at_banks(x, now_ns);
     if (status == MT_OK) status = take_frames(s, x, now_ns, did);
     if (status == MT_OK) status = take_losses(s, x, false);
     if (status == MT_OK) status = mt_engine_dispatch(x->engine, &did->tasks_out);
-    if (status == MT_OK) status = tell_slots(s, x, now_ns);
-    if (status == MT_OK) status = send_frames(s, x, did);
-    did->results_in = mt_engine_stats_now(x->engine).results - results;
-    return status;
+    mt_engine_stats stats = mt_engine_stats_now(x->engine);
+    did->results_in = stats.results - x->results;
+    x->results = stats.results;
+    if (status == MT_OK) status = tell_slots(s, x, stats.slots, now_ns);
+    return status == MT_OK ? send_frames(s, x, did) : status;
 }
 
 static int step(mt_sim *s, node *x, uint64_t now_ns) {
