@@ -12,7 +12,6 @@
 #define RING_BYTES 65536u
 #define FRAME_BYTES (128u * 1024u)
 #define FUNCTION 1u
-#define MAX_BATCH 512u /* what the rings hold */
 #define EMPTY_LOOKS 64u
 #define NAP_BEFORE_RING_NS 300000
 
@@ -45,6 +44,8 @@ typedef struct pair {
     uint32_t child_lane;
     void *segment;
     ring_lane lanes[LANES];
+    mt_calibrate_plan plan;
+    mt_task **tasks; /* a batch */
     mt_timings *out;
 } pair;
 
@@ -160,12 +161,6 @@ static void clear(pair *p) {
 
 /* ---- the kinds of work ---- */
 
-static int submit(pair *p, mt_task **tasks, uint32_t n) {
-    int status = MT_OK;
-    for (uint32_t i = 0; i < n && status == MT_OK; i++) status = mt_engine_submit(p->root, tasks[i]);
-    return status;
-}
-
 static int assign(pair *p) {
     uint64_t moved = 0;
     int status = mt_engine_dispatch(p->root, &moved);
@@ -209,7 +204,7 @@ static int forward(pair *p) {
 }
 
 /* The workers: every task ends at once. */
-static int work(ring_lane *x) {
+static int work(ring_lane *x, uint64_t duration_ns) {
     const void *data;
     uint64_t size;
     int status;
@@ -217,7 +212,7 @@ static int work(ring_lane *x) {
         mt_rec rec;
         memcpy(&rec, data, sizeof rec);
         if (rec.kind == MT_KIND_TASK) {
-            mt_rec_result head = {{sizeof head + 8, rec.id, MT_KIND_RESULT, MT_CODEC_MARSHAL, MT_OUTCOME_OK}, 1000};
+            mt_rec_result head = {{sizeof head + 8, rec.id, MT_KIND_RESULT, MT_CODEC_MARSHAL, MT_OUTCOME_OK}, duration_ns};
             mt_part parts[2] = {{&head, sizeof head}, {"N       ", 8}};
             uint64_t progress = 0;
             status = mt_ring_put(x->worker_up, parts, 2, &progress);
@@ -259,7 +254,7 @@ static int turn(pair *p) {
     t->take_ns += lap(&since);
     if (status == MT_OK) status = forward(p);
     t->forward_ns += lap(&since);
-    for (uint32_t i = 0; i < LANES && status == MT_OK; i++) status = work(&p->lanes[i]);
+    for (uint32_t i = 0; i < LANES && status == MT_OK; i++) status = work(&p->lanes[i], p->plan.duration_ns);
     since = now_ns();
     if (status == MT_OK) status = answer(p);
     t->result_ns += lap(&since);
@@ -280,17 +275,16 @@ static int look_at_nothing(pair *p) {
     return status;
 }
 
-/* `n` tasks; with `pairs` each second one needs the one before. */
-static int make(pair *p, mt_task **tasks, uint32_t n, bool pairs, const mt_part *args) {
+static int make(pair *p, uint32_t n, const mt_part *args) {
     for (uint32_t i = 0; i < n; i++) {
         mt_task_spec spec = {.fn = FUNCTION, .codec = MT_CODEC_FLAT, .n_args = 1, .args = args};
-        if (pairs && i % 2 == 1) {
+        if (p->plan.pairs != 0 && i % 2 == 1) {
             spec.n_edges = 1;
-            spec.edges = &tasks[i - 1];
+            spec.edges = &p->tasks[i - 1];
         }
-        tasks[i] = mt_task_new(p->alloc, &spec);
-        if (tasks[i] == NULL) {
-            while (i > 0) mt_task_unref(tasks[--i]);
+        p->tasks[i] = mt_task_new(p->alloc, &spec);
+        if (p->tasks[i] == NULL) {
+            while (i > 0) mt_task_unref(p->tasks[--i]);
             return MT_E_NOMEM;
         }
         p->out->edges += spec.n_edges;
@@ -299,40 +293,49 @@ static int make(pair *p, mt_task **tasks, uint32_t n, bool pairs, const mt_part 
     return MT_OK;
 }
 
-static int round_of(pair *p, uint32_t n, bool pairs, const mt_part *args) {
-    mt_task *tasks[MAX_BATCH];
-    int status = make(p, tasks, n, pairs, args);
+static int submit(pair *p, uint32_t n) {
+    int status = MT_OK;
+    for (uint32_t i = 0; i < n && status == MT_OK; i++) status = mt_engine_submit(p->root, p->tasks[i]);
+    return status;
+}
+
+static int round_of(pair *p, uint32_t n, const mt_part *args) {
+    int status = make(p, n, args);
     if (status != MT_OK) return status;
     uint64_t since = now_ns();
-    status = submit(p, tasks, n);
+    status = submit(p, n);
     p->out->submit_ns += lap(&since);
     while (status == MT_OK && mt_engine_stats_now(p->root).outstanding > 0) status = turn(p);
     return status;
 }
 
-static int run(pair *p, uint32_t tasks, uint32_t batch, bool pairs, const mt_part *args) {
+static int run(pair *p, const mt_part *args) {
     mt_timings warm_up = {0}, *out = p->out;
     p->out = &warm_up;
     int status = build(p);
-    for (uint32_t i = 0; i < 8 && status == MT_OK; i++) status = round_of(p, LANES, false, args);
+    for (uint32_t i = 0; i < 8 && status == MT_OK; i++) status = round_of(p, p->plan.batch < LANES ? p->plan.batch : LANES, args);
     p->out = out;
-    for (uint32_t done = 0; done < tasks && status == MT_OK; done += batch) status = round_of(p, batch, pairs, args);
+    for (uint32_t done = 0; done < p->plan.tasks && status == MT_OK; done += p->plan.batch) status = round_of(p, p->plan.batch, args);
     return status == MT_OK ? look_at_nothing(p) : status;
 }
 
-int mt_calibrate(const mt_alloc *alloc, uint32_t tasks, uint32_t batch, uint32_t args_bytes, uint32_t pairs, mt_timings *out) {
-    if (tasks == 0 || batch == 0 || batch > MAX_BATCH || args_bytes > 1024) return MT_E_INVAL;
+int mt_calibrate(const mt_alloc *alloc, const mt_calibrate_plan *plan, mt_timings *out) {
+    if (plan->tasks == 0 || plan->batch == 0 || plan->args_bytes > 1024 || plan->duration_ns == 0) return MT_E_INVAL;
     pair *p = mti_get_zeroed(alloc, 1, sizeof *p);
-    unsigned char *bytes = mti_get_zeroed(alloc, args_bytes + 1u, 1);
+    unsigned char *bytes = mti_get_zeroed(alloc, plan->args_bytes + 1u, 1);
+    mt_task **tasks = mti_get_zeroed(alloc, plan->batch, sizeof *tasks);
     mt_timings timings = {0};
-    int status = p == NULL || bytes == NULL ? MT_E_NOMEM : MT_OK;
+    int status = p == NULL || bytes == NULL || tasks == NULL ? MT_E_NOMEM : MT_OK;
     if (status == MT_OK) {
         p->alloc = alloc;
+        p->plan = *plan;
+        p->tasks = tasks;
         p->out = &timings;
-        mt_part args = {bytes, args_bytes};
-        status = run(p, tasks, batch, pairs != 0, &args);
+        mt_part args = {bytes, plan->args_bytes};
+        status = run(p, &args);
         clear(p);
     }
+    mt_put(alloc, tasks);
     mt_put(alloc, bytes);
     mt_put(alloc, p);
     if (status == MT_OK) *out = timings;

@@ -28,9 +28,16 @@ typedef struct mt_timings {
     uint64_t looks;
 } mt_timings;
 
-/* `tasks` tasks with arguments of `args_bytes` (at most 1024), `batch` of them (at most 512) at a time; with `pairs` 1 each second one needs the one
- * before it. MT_E_INVAL, MT_E_NOMEM, or what an engine said. */
-MT_EXPORT MT_MUST_CHECK int mt_calibrate(const mt_alloc *alloc, uint32_t tasks, uint32_t batch, uint32_t args_bytes, uint32_t pairs, mt_timings *out);
+typedef struct mt_calibrate_plan {
+    uint32_t tasks;
+    uint32_t batch;       /* submitted at a time */
+    uint32_t args_bytes;  /* of each, at most 1024 */
+    uint32_t pairs;       /* 1: each second task needs the one before it */
+    uint64_t duration_ns; /* what the workers say: the shorter, the more tasks go down at a time */
+} mt_calibrate_plan;
+
+/* MT_E_INVAL, MT_E_NOMEM, or what an engine said. */
+MT_EXPORT MT_MUST_CHECK int mt_calibrate(const mt_alloc *alloc, const mt_calibrate_plan *plan, mt_timings *out);
 /* Nanoseconds that so many readings of the clock take. */
 MT_EXPORT uint64_t mt_calibrate_clock(uint32_t readings);
 /* Wakes a thread that sleeps on its bell, `wakes` times: what each ring took, and how long after it the thread ran (0: not seen). MT_E_SYS. */

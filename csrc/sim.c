@@ -125,6 +125,7 @@ struct mt_sim {
     bool has_started, has_ended, is_settling, is_hopeless;
     uint64_t start_ns, end_ns, slots_ns, put, queued, script_next_ns, script_blocked_ns;
     uint64_t useful_ns, nodes_killed, workers_killed, most_outstanding;
+    uint64_t lost; /* tasks with their lane, in engines that are dead themselves */
     histogram running;
 };
 
@@ -788,6 +789,7 @@ static int on_death(mt_sim *s, uint32_t rank, uint32_t worker, uint64_t now_ns) 
         node *below = &s->nodes[r];
         if (below->engine == NULL || (r != rank && s->nodes[below->parent].engine != NULL)) continue;
         for (uint32_t i = 0; i < below->n_banks; i++) (void)mti_bank_kill(below->banks[i], now_ns);
+        s->lost += mt_engine_stats_now(below->engine).lost;
         clear_node(s, below);
         s->nodes_killed++;
     }
@@ -880,7 +882,7 @@ void mt_sim_result_now(const mt_sim *s, mt_sim_result *out) {
                            .outstanding = stats.outstanding,
                            .work_ns = s->work.work_ns,
                            .useful_ns = s->useful_ns,
-                           .lost = stats.lost,
+                           .lost = s->lost,
                            .stale_results = stats.stale_results,
                            .nodes_killed = s->nodes_killed,
                            .workers_killed = s->workers_killed,
@@ -891,6 +893,9 @@ void mt_sim_result_now(const mt_sim *s, mt_sim_result *out) {
                            .levels = s->n_levels,
                            .is_hopeless = s->is_hopeless,
                            .bucket_ns = s->running.width_ns};
+    for (uint32_t rank = 0; rank < s->n_ranks; rank++) {
+        if (s->nodes[rank].engine != NULL) out->lost += mt_engine_stats_now(s->nodes[rank].engine).lost;
+    }
     double sum = 0;
     for (uint32_t i = 0; i < MT_SIM_BUCKETS; i++) {
         out->running[i] = sum + s->running.within[i];

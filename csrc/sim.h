@@ -87,7 +87,8 @@ typedef struct mt_sim_result {
     uint64_t outstanding;
     uint64_t work_ns;   /* durations of all tasks */
     uint64_t useful_ns; /* of the results that came */
-    uint64_t lost, stale_results;
+    uint64_t lost;          /* tasks that died with a lane, of all engines */
+    uint64_t stale_results; /* of the root */
     uint64_t nodes_killed, workers_killed;
     uint64_t slots;     /* at the end */
     uint64_t events;

@@ -50,12 +50,16 @@ def _make_parser() -> argparse.ArgumentParser:
     add("--args-bytes", metavar="N", type=int, default=Job.args_bytes, help="arguments of a task (%(default)s)")
     add("--latency-us", metavar="US", type=float, default=Job.latency_us, help="network, one way (%(default)s)")
     add("--bandwidth-gb", metavar="GB", type=float, default=Job.bandwidth_gb, help="network, GB/s (%(default)s)")
-    add("--jitter", metavar="X", type=float, default=Job.jitter, help="latencies grow by up to this share (%(default)s)")
+    add(
+        "--jitter", metavar="X", type=float, default=Job.jitter, help="latencies grow by up to this share (%(default)s)"
+    )
     add("--submit-us", metavar="US", type=float, help="the script's time for each task; 0: all at once (calibrated)")
     add("--worker-overhead-us", metavar="US", type=float, help="a worker's time beside each task (calibrated)")
     add("--bell-us", metavar="US", type=float, help="until a sleeping rank runs (calibrated)")
     add("--no-naps", dest="naps", action="store_false", help="idle ranks look all the time (--progress spin)")
-    add("--one-lane", action="store_true", help="one lane with many slots for each node, instead of one for each worker")
+    add(
+        "--one-lane", action="store_true", help="one lane with many slots for each node, instead of one for each worker"
+    )
     add("--frame-kb", metavar="KB", type=int, default=Job.frame_kb, help="size of a frame (%(default)s)")
     add("--kill-nodes", metavar="N", type=int, default=Job.kill_nodes, help="nodes that die at random times")
     add("--detect-ms", metavar="MS", type=float, default=Job.detect_ms, help="until a death is noticed (%(default)s)")

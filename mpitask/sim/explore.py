@@ -1,4 +1,4 @@
-"""Looks for faults: small jobs with wild delays, deaths and refusals, from seeds; every engine checks itself all the time."""
+"""Looks for faults: small jobs with wild delays, deaths and refusals, from seeds; every engine checks itself."""
 
 from __future__ import annotations
 

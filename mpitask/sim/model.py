@@ -97,9 +97,7 @@ class Job:
             "seed": (0, 2**62),
         }
         bounds |= {
-            name: (0, 1e6)
-            for name in ("submit_us", "worker_overhead_us", "bell_us")
-            if getattr(self, name) is not None
+            name: (0, 1e6) for name in ("submit_us", "worker_overhead_us", "bell_us") if getattr(self, name) is not None
         }
         for name, (low, high) in bounds.items():
             value = getattr(self, name)
@@ -212,9 +210,7 @@ def _report(job: Job, calibration: Calibration, result: Any, levels: list[Any]) 
     makespan_s = makespan_ns / 1e9
     capacity_ns = job.workers * makespan_ns
     done = result.useful_ns / capacity_ns if capacity_ns else 0.0
-    overhead_us = (
-        calibration.worker_overhead_us if job.worker_overhead_us is None else job.worker_overhead_us
-    )
+    overhead_us = calibration.worker_overhead_us if job.worker_overhead_us is None else job.worker_overhead_us
     overhead = result.done * overhead_us * 1e3
     ranks_ns = [level.ranks * makespan_ns for level in levels]
     relays = [level for level in levels[1:] if level.ranks]
@@ -222,7 +218,7 @@ def _report(job: Job, calibration: Calibration, result: Any, levels: list[Any]) 
         "simulated": True,
         "efficiency": round(done, 6),
         "makespan_s": round(makespan_s, 9),
-        "tasks_per_s": round(_ended(result) / makespan_s, 3) if makespan_s else 0.0,
+        "tasks_per_s": round(_ended(result) / makespan_s, 6) if makespan_s else 0.0,
         "seed": job.seed,
         "workers": job.workers,
         "nodes": job.nodes,
