@@ -22,13 +22,29 @@ struct mt_bank {
     uint32_t slots;
     slip *waiting; /* a ring */
     uint64_t capacity, first, n_waiting;
+    uint64_t n_seen;    /* of those that wait: there at the last look */
+    uint64_t looked_ns; /* the last look */
     running *heap; /* by end; room for `slots` */
     uint64_t n_running;
     uint64_t begun;
+    uint64_t overhead_ns;
+    void (*changed)(void *ctx, uint64_t at_ns, int64_t change); /* may be NULL */
+    void *ctx;
+    mt_bank_list *list; /* may be NULL */
+    mt_bank *next;      /* in it */
+    uint32_t number;
+    bool is_listed;
     bool said_hello;
     bool told_to_stop;
     bool said_bye;
 };
+
+static void put_on_list(mt_bank *bank) {
+    if (bank->list == NULL || bank->is_listed) return;
+    bank->is_listed = true;
+    bank->next = bank->list->first;
+    bank->list->first = bank;
+}
 
 static int bank_write(mt_link *link, const mt_part *parts, uint32_t n_parts, uint64_t *progress) {
     mt_bank *bank = (mt_bank *)link;
@@ -36,6 +52,7 @@ static int bank_write(mt_link *link, const mt_part *parts, uint32_t n_parts, uin
     uint64_t size = mti_parts_size(parts, n_parts);
     mti_parts_copy(parts, n_parts, 0, sizeof rec, &rec);
     if (rec.kind == MT_KIND_TASK) {
+        put_on_list(bank);
         if (bank->n_waiting == bank->capacity) {
             uint64_t capacity = bank->capacity == 0 ? 4 : 2 * bank->capacity;
             slip *grown = mt_get(bank->alloc, capacity * sizeof *grown);
@@ -53,7 +70,7 @@ static int bank_write(mt_link *link, const mt_part *parts, uint32_t n_parts, uin
         bank->waiting[(bank->first + bank->n_waiting++) % bank->capacity] = (slip){rec.id, (uint64_t)microseconds * 1000};
     } else if (rec.kind == MT_KIND_STOP) {
         bank->told_to_stop = true;
-        bank->n_waiting = bank->n_running = 0;
+        bank->n_waiting = bank->n_seen = bank->n_running = 0;
     } /* objects are of no use here */
     *progress = size;
     return MT_OK;
@@ -67,7 +84,7 @@ static int bank_flush(mt_link *link) {
 static int bank_recall(mt_link *link, uint64_t *out_begun) {
     mt_bank *bank = (mt_bank *)link;
     *out_begun = bank->begun;
-    bank->n_waiting = 0;
+    bank->n_waiting = bank->n_seen = 0;
     return MT_OK;
 }
 
@@ -92,6 +109,27 @@ void mti_bank_destroy(mt_bank *bank) {
     mt_put(bank->alloc, bank->waiting);
     mt_put(bank->alloc, bank->heap);
     mt_put(bank->alloc, bank);
+}
+
+void mti_bank_set_overhead(mt_bank *bank, uint64_t overhead_ns) { bank->overhead_ns = overhead_ns; }
+
+void mti_bank_watch(mt_bank *bank, void (*changed)(void *ctx, uint64_t at_ns, int64_t change), void *ctx) {
+    bank->changed = changed;
+    bank->ctx = ctx;
+}
+
+void mti_bank_report(mt_bank *bank, mt_bank_list *list, uint32_t number) {
+    bank->list = list;
+    bank->number = number;
+}
+
+bool mti_bank_list_take(mt_bank_list *list, uint32_t *out_number) {
+    mt_bank *bank = list->first;
+    if (bank == NULL) return false;
+    list->first = bank->next;
+    bank->is_listed = false;
+    *out_number = bank->number;
+    return true;
 }
 
 mt_link *mti_bank_link(mt_bank *bank) { return &bank->link; }
@@ -140,13 +178,31 @@ static int answer(mt_engine *engine, uint32_t lane, const slip *what, uint64_t *
     return tell(engine, lane, &record, size, out_n);
 }
 
-static void begin(mt_bank *bank, uint64_t now_ns) {
+/* A slot has been free since `free_ns`. What came after the last look begins now, what was there before as soon as it could. */
+static void begin(mt_bank *bank, uint64_t free_ns, uint64_t now_ns) {
+    uint64_t could_ns = free_ns > bank->looked_ns ? free_ns : bank->looked_ns;
     while (bank->n_running < bank->slots && bank->n_waiting > 0) {
         slip what = bank->waiting[bank->first];
         bank->first = (bank->first + 1) % bank->capacity;
         bank->n_waiting--;
-        heap_add(bank, (running){now_ns + what.duration_ns, bank->begun++, what});
+        uint64_t start_ns = bank->n_seen > 0 ? could_ns : now_ns;
+        bank->n_seen -= bank->n_seen > 0;
+        uint64_t end_ns = start_ns + bank->overhead_ns + what.duration_ns;
+        heap_add(bank, (running){end_ns, bank->begun++, what});
+        if (bank->changed == NULL) continue;
+        bank->changed(bank->ctx, start_ns, 1);
+        bank->changed(bank->ctx, end_ns, -1);
     }
+}
+
+static void has_looked(mt_bank *bank, uint64_t now_ns) {
+    bank->n_seen = bank->n_waiting;
+    bank->looked_ns = now_ns;
+}
+
+void mti_bank_begin(mt_bank *bank, uint64_t now_ns) {
+    begin(bank, now_ns, now_ns);
+    has_looked(bank, now_ns);
 }
 
 int mti_bank_step(mt_bank *bank, mt_engine *engine, uint32_t lane, uint64_t now_ns, uint64_t *out_n) {
@@ -161,12 +217,13 @@ int mti_bank_step(mt_bank *bank, mt_engine *engine, uint32_t lane, uint64_t now_
         mt_rec bye = {sizeof bye, 0, MT_KIND_BYE, 0, 0};
         status = tell(engine, lane, &bye, sizeof bye, out_n);
     }
-    begin(bank, now_ns);
+    begin(bank, now_ns, now_ns);
     while (status == MT_OK && bank->n_running > 0 && bank->heap[0].end_ns <= now_ns) {
         running ended = heap_take(bank);
         status = answer(engine, lane, &ended.what, out_n);
-        begin(bank, now_ns);
+        begin(bank, ended.end_ns, now_ns);
     }
+    has_looked(bank, now_ns);
     return status;
 }
 
@@ -181,9 +238,13 @@ uint64_t mti_bank_wake_ns(const mt_bank *bank) {
     return due_ns == 0 || due_ns == UINT64_MAX ? due_ns : due_ns + bank->heap[0].what.duration_ns / 512;
 }
 
-uint64_t mti_bank_kill(mt_bank *bank) {
+uint64_t mti_bank_kill(mt_bank *bank, uint64_t now_ns) {
+    for (uint64_t i = 0; bank->changed != NULL && i < bank->n_running; i++) {
+        bank->changed(bank->ctx, now_ns, -1);
+        bank->changed(bank->ctx, bank->heap[i].end_ns, 1);
+    }
     uint64_t begun = bank->begun;
-    bank->begun = bank->n_waiting = bank->n_running = 0;
+    bank->begun = bank->n_waiting = bank->n_seen = bank->n_running = 0;
     bank->said_hello = false;
     return begun;
 }
@@ -249,7 +310,7 @@ int mt_bank_stand_step(mt_bank_stand *stand, uint64_t now_ns) {
 }
 
 int64_t mt_bank_stand_kill(mt_bank_stand *stand) {
-    uint64_t begun = mti_bank_kill(stand->bank);
+    uint64_t begun = mti_bank_kill(stand->bank, 0);
     mt_lost why = {0, -1, MT_LOST_WORKER};
     int status = mt_engine_lane_lost(stand->engine, stand->lane, &why, begun);
     return status == MT_OK ? (int64_t)begun : status;

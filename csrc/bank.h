@@ -4,7 +4,8 @@
  * (driver), with virtual time in the simulator. A bank takes TASK records like a worker, runs them in order of arrival, `slots` at a time, and
  * answers each with a RESULT when its time has passed. The time is the last four bytes of a task's arguments: microseconds, as a little-endian
  * number; that is what a call f(..., n) with a plain integer ends with. The value is None.
- * Invariants: running <= slots; tasks wait only while all slots run.
+ * A worker is not the engine: it begins the next task when the one before has ended, however late the engine looks.
+ * Invariants: running <= slots; tasks that a look has seen wait only while all slots run.
  * Thread rule: one owner thread. Time comes in; it has no clock.
  */
 #ifndef MT_BANK_H
@@ -17,16 +18,29 @@ typedef struct mt_bank mt_bank;
 /* `role`: that of its lane; a MT_ROLE_WORKER has one slot. NULL: out of memory. */
 mt_bank *mti_bank_new(const mt_alloc *alloc, uint32_t role, uint32_t slots);
 void mti_bank_destroy(mt_bank *bank);
+/* What each task takes of its slot beyond its own time; 0 at first. */
+void mti_bank_set_overhead(mt_bank *bank, uint64_t overhead_ns);
+/* `changed` hears when tasks begin and end: +1 and -1 at a time that may lie ahead; a death takes back what it said. */
+void mti_bank_watch(mt_bank *bank, void (*changed)(void *ctx, uint64_t at_ns, int64_t change), void *ctx);
+/* A list of banks that have got tasks: the bank, which its owner calls `number`, puts itself there once. */
+typedef struct mt_bank_list {
+    mt_bank *first;
+} mt_bank_list;
+void mti_bank_report(mt_bank *bank, mt_bank_list *list, uint32_t number);
+/* Takes a bank off the list: true, and its number; false: none is left. */
+bool mti_bank_list_take(mt_bank_list *list, uint32_t *out_number);
 /* The way to it, for mt_engine_add_lane. */
 mt_link *mti_bank_link(mt_bank *bank);
 /* Ends what is due, tells the engine, and begins what waits; the first call says HELLO. `*out_n` grows by the records sent. */
 MT_MUST_CHECK int mti_bank_step(mt_bank *bank, mt_engine *engine, uint32_t lane, uint64_t now_ns, uint64_t *out_n);
+/* Begins what waits, where slots are free. */
+void mti_bank_begin(mt_bank *bank, uint64_t now_ns);
 /* When a step would do something; UINT64_MAX: nothing runs, 0: at once. */
 uint64_t mti_bank_due_ns(const mt_bank *bank);
 /* When to wake for it: as mti_bank_due_ns, later by 1/512 of the task's duration, so that with many slots one wake-up ends many tasks. */
 uint64_t mti_bank_wake_ns(const mt_bank *bank);
 /* Forgets everything, as a worker that dies; tasks begun since it was new. It says HELLO again at its next step. */
-uint64_t mti_bank_kill(mt_bank *bank);
+uint64_t mti_bank_kill(mt_bank *bank, uint64_t now_ns);
 uint64_t mti_bank_running(const mt_bank *bank);
 uint64_t mti_bank_waiting(const mt_bank *bank);
 MT_MUST_CHECK int mti_bank_check(const mt_bank *bank);

@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "draw.h"
 #include "engine.h"
 #include "segment.h"
 
@@ -66,13 +67,7 @@ struct mt_world {
     uint32_t functions;
 };
 
-/* xorshift64*, by Vigna */
-static uint64_t draw(mt_world *w, uint64_t below) {
-    w->random ^= w->random >> 12;
-    w->random ^= w->random << 25;
-    w->random ^= w->random >> 27;
-    return (w->random * 2685821657736338717u >> 33) % below;
-}
+static uint64_t draw(mt_world *w, uint64_t below) { return mti_draw(&w->random, below); }
 
 static int loop_get(mt_transport *base, mt_frame **out) {
     loop_transport *t = (loop_transport *)base;
@@ -209,7 +204,7 @@ mt_world *mt_world_new(const mt_alloc *alloc, const mt_world_options *o, uint32_
     if (w == NULL) return NULL;
     w->alloc = alloc;
     w->options = *o;
-    w->random = o->seed * 2 + 1;
+    w->random = mti_draw_start(o->seed);
     w->functions = functions;
     w->ranks = mti_get_zeroed(alloc, o->ranks, sizeof(rank));
     w->wires = mti_get_zeroed(alloc, 2u * o->ranks, sizeof(wire));

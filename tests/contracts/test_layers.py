@@ -16,7 +16,7 @@ PACKAGE = Path(mpitask.__file__).parent
 
 # From the top. A module may import from its own layer and those below.
 LAYERS = [
-    {"", "__main__", "cli"},
+    {"", "__main__", "cli", "sim"},
     {"compat"},
     {"apps"},
     {"dataflow"},

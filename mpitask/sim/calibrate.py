@@ -1,0 +1,185 @@
+"""Measures what the parts of the engine cost on this machine, for the simulator.
+
+Each number is the lower quartile of many short rounds: other programs make rounds longer, nothing makes them shorter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+
+from mpitask._version import __version__
+from mpitask.apps import python_app
+from mpitask.config import Config
+from mpitask.engine import load
+from mpitask.native import check, ffi, lib
+from mpitask.sim import costs
+
+ROUNDS = 60
+TASKS = 2048
+BATCH = 512
+BACKLOG = 1 << 18
+BACKLOG_ROUNDS = 3
+SHORT_NS, BACKLOG_NS = 1_000, 600_000
+"""What workers say that a task took: short ones go down in batches, of the others no more than the rings hold."""
+SMALL_ARGS, LARGE_ARGS = 16, 1016
+LIBRARY_NS = 500.0
+"""What the library needs to send or receive a small message (LogGP: o). Assumed: see docs/simulator.md."""
+PHASES = ("submit", "assign", "take", "forward", "result", "end")
+
+
+def _quartile(values: list[float]) -> float:
+    return statistics.quantiles(values, n=4)[0] if len(values) > 1 else values[0]
+
+
+def _rounds(
+    rounds: int, *, batch: int = BATCH, args_bytes: int = SMALL_ARGS, pairs: bool = False, duration_ns: int = SHORT_NS
+) -> dict[str, float]:
+    """Nanoseconds for each task in each phase, without the clock's own time; bytes for each task; ns for a look."""
+    seen: dict[str, list[float]] = {}
+    clock_ns = _quartile([lib.mt_calibrate_clock(1000) / 1000 for _ in range(rounds)])
+    for _ in range(rounds):
+        t = ffi.new("mt_timings *")
+        tasks = max(batch, TASKS if batch > 1 else TASKS // 4)
+        plan = ffi.new("mt_calibrate_plan *", [tasks, batch, args_bytes, pairs, duration_ns])
+        check(lib.mt_calibrate(lib.mt_alloc_default(), plan, t), "calibrating")
+        for phase in PHASES:
+            readings = t.tasks / batch if phase == "submit" else t.frames
+            seen.setdefault(phase, []).append(max(0.0, getattr(t, f"{phase}_ns") - clock_ns * readings) / t.tasks)
+        seen.setdefault("look", []).append(t.look_ns / t.looks)
+        seen.setdefault("bytes_down", []).append(t.bytes_down / t.tasks)
+        seen.setdefault("bytes_up", []).append(t.bytes_up / t.tasks)
+    return {name: _quartile(values) for name, values in seen.items()}
+
+
+def _bell(wakes: int) -> tuple[float, float]:
+    """Nanoseconds to ring a bell that somebody sleeps on, and until that one runs."""
+    ring, woken = ffi.new("uint64_t[]", wakes), ffi.new("uint64_t[]", wakes)
+    check(lib.mt_calibrate_bell(wakes, ring, woken), "waking a thread")
+    return _quartile([float(x) for x in ring]), _quartile([float(x) for x in woken if x > 0] or [0.0])
+
+
+def engine_costs(rounds: int = ROUNDS) -> tuple[dict[str, float], float]:
+    """The engine's costs in nanoseconds, by the names of mt_sim_costs, and until a sleeping thread runs."""
+    many = _rounds(rounds)
+    single = _rounds(rounds, batch=1)
+    large = _rounds(rounds, args_bytes=LARGE_ARGS)
+    paired = _rounds(rounds, pairs=True)
+    # The root of a large job holds more tasks than its caches: what it does with each is measured in such a state.
+    cold = _rounds(BACKLOG_ROUNDS, batch=BACKLOG, duration_ns=BACKLOG_NS)
+
+    def fixed(*phases: str) -> float:
+        return max(0.0, sum(single[phase] - many[phase] for phase in phases))
+
+    bytes_grown = large["bytes_down"] - many["bytes_down"]
+    byte_out = max(0.0, large["assign"] - many["assign"]) / bytes_grown
+    byte_in = max(0.0, large["take"] - many["take"]) / bytes_grown
+    look = many["look"]
+    root = ("submit", "assign", "end")
+    edge = 2 * max(0.0, sum(paired[phase] - many[phase] for phase in root))
+    ring_ns, woken_ns = _bell(max(20, rounds))
+    # A batch of one is a frame down, a step of the agent, a frame up and two steps of the root. The agent looks at its
+    # lanes when it forwards and when it answers: that is the cost of lanes, not of tasks.
+    lanes_ns = fixed("forward", "result")
+    return {
+        "step": max(50.0, min(lanes_ns, 1000.0) / 4),
+        "lane": look,
+        "frame_in": fixed("take") + LIBRARY_NS,
+        "frame_out": fixed("assign") + LIBRARY_NS,
+        "byte_in": byte_in,
+        "byte_out": byte_out,
+        "submit": cold["submit"],
+        "edge": edge,
+        "assign": max(0.0, cold["assign"] - byte_out * cold["bytes_down"]),
+        "end": max(0.0, cold["end"] - byte_in * cold["bytes_up"]),
+        "take": max(0.0, many["take"] - byte_in * many["bytes_down"]),
+        "forward": many["forward"],
+        "result": many["result"],
+        "wake": ring_ns,
+    }, woken_ns
+
+
+def _cpu_of_children() -> float:
+    total = 0.0
+    for process in psutil.Process().children(recursive=True):
+        times = process.cpu_times()
+        total += times.user + times.system
+    return total
+
+
+def python_costs(tasks: int = 20_000) -> tuple[float, float]:
+    """Microseconds of processor time for a submission by the script, and for a task in its worker."""
+
+    @python_app
+    def nothing(_: int) -> None: ...
+
+    with load(Config(workers=1)):
+        for future in [nothing(i) for i in range(1000)]:
+            future.result()
+        before = _cpu_of_children()
+        best = float("inf")
+        for _ in range(4):
+            began = time.thread_time()
+            futures = [nothing(i) for i in range(tasks // 4)]
+            best = min(best, (time.thread_time() - began) / len(futures))
+            for future in futures:
+                future.result()
+        worker = (_cpu_of_children() - before) / tasks
+    return best * 1e6, worker * 1e6
+
+
+def _machine() -> str:
+    model = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.machine(),
+    )
+    return f"{len(os.sched_getaffinity(0))} cores of {model}, Linux {platform.release()}"
+
+
+def calibrate(rounds: int = ROUNDS) -> costs.Calibration:
+    """Measures everything."""
+    engine_ns, woken_ns = engine_costs(rounds)
+    submit_us, worker_us = python_costs()
+    return costs.Calibration(
+        machine=_machine(),
+        engine_ns={name: round(engine_ns[name], 4) for name in costs.ENGINE},
+        submit_call_us=round(submit_us, 3),
+        worker_overhead_us=round(worker_us, 3),
+        bell_us=round(woken_ns / 1000, 3),
+        notes={
+            "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+            "mpitask": __version__,
+            "python": platform.python_version(),
+            "library_ns": LIBRARY_NS,
+            "library_ns_is": "assumed, not measured",
+        },
+    )
+
+
+def main(argv: Sequence[str]) -> int:
+    """The subcommand `calibrate`; its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m mpitask.sim calibrate", description=__doc__)
+    parser.add_argument("--out", metavar="FILE", type=Path, default=costs.user_file(), help="(%(default)s)")
+    parser.add_argument("--rounds", metavar="N", type=int, default=ROUNDS, help="(%(default)s)")
+    options = parser.parse_args(argv)
+    calibration = calibrate(max(2, options.rounds))
+    costs.write(calibration, options.out)
+    for name in costs.ENGINE:
+        print(f"{name:10s} {calibration.engine_ns[name]:10.3f} ns")
+    for name in ("submit_call_us", "worker_overhead_us", "bell_us"):
+        print(f"{name:20s} {getattr(calibration, name):8.3f}")
+    print(f"written to {options.out}", file=sys.stderr)
+    return 0
