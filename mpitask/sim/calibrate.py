@@ -68,14 +68,17 @@ def _bell(wakes: int) -> tuple[float, float]:
     return _quartile([float(x) for x in ring]), _quartile([float(x) for x in woken if x > 0] or [0.0])
 
 
-def engine_costs(rounds: int = ROUNDS) -> tuple[dict[str, float], float]:
+def engine_costs(rounds: int = ROUNDS, backlog: int = BACKLOG) -> tuple[dict[str, float], float]:
     """The engine's costs in nanoseconds, by the names of mt_sim_costs, and until a sleeping thread runs."""
     many = _rounds(rounds)
     single = _rounds(rounds, batch=1)
     large = _rounds(rounds, args_bytes=LARGE_ARGS)
     paired = _rounds(rounds, pairs=True)
     # The root of a large job holds more tasks than its caches: what it does with each is measured in such a state.
-    cold = _rounds(BACKLOG_ROUNDS, batch=BACKLOG, duration_ns=BACKLOG_NS)
+    cold = _rounds(BACKLOG_ROUNDS, batch=backlog, duration_ns=BACKLOG_NS)
+
+    def without_bytes(ns: float, bytes_ns: float) -> float:
+        return max(ns / 2, ns - bytes_ns)
 
     def fixed(*phases: str) -> float:
         return max(0.0, sum(single[phase] - many[phase] for phase in phases))
@@ -99,9 +102,9 @@ def engine_costs(rounds: int = ROUNDS) -> tuple[dict[str, float], float]:
         "byte_out": byte_out,
         "submit": cold["submit"],
         "edge": edge,
-        "assign": max(0.0, cold["assign"] - byte_out * cold["bytes_down"]),
-        "end": max(0.0, cold["end"] - byte_in * cold["bytes_up"]),
-        "take": max(0.0, many["take"] - byte_in * many["bytes_down"]),
+        "assign": without_bytes(cold["assign"], byte_out * cold["bytes_down"]),
+        "end": without_bytes(cold["end"], byte_in * cold["bytes_up"]),
+        "take": without_bytes(many["take"], byte_in * many["bytes_down"]),
         "forward": many["forward"],
         "result": many["result"],
         "wake": ring_ns,

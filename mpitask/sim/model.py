@@ -164,7 +164,8 @@ def run(
     began = time.perf_counter()
     options = ffi.new("mt_sim_options *", _options(job, calibration))
     out = ffi.new("mt_sim **")
-    check(lib.mt_sim_new(lib.mt_alloc_default(), options, out), "building the simulation")
+    arena = ffi.gc(_arena(), lib.mt_arena_destroy)
+    check(lib.mt_sim_new(arena, options, out), "building the simulation")
     sim = out[0]
     try:
         _plan_deaths(sim, job)
@@ -187,6 +188,13 @@ def run(
         "memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
     }
     return report
+
+
+def _arena() -> Any:
+    arena = lib.mt_arena_new()
+    if not arena:
+        raise MemoryError
+    return arena
 
 
 def _plan_deaths(sim: Any, job: Job) -> None:
