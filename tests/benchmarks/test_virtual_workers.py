@@ -13,7 +13,7 @@ from helpers.processes import LAUNCHER_SETTINGS, ROOT, MpiStack
 
 def test_it_runs_and_leaves_nothing(tmp_path: Path, mpich: MpiStack) -> None:
     report = tmp_path / "report.json"
-    words = "--slots 16 --per-rank 8 --least-agents 2 --fanout 1 --seconds 0.02 --rate-tasks 500 --rest 0"
+    words = "--slots 16 --per-rank 8 --least-agents 2 --fanout 1 --seconds 0.02 --rate-tasks 500 --rest 0 --gauge 0.1"
     words += f" --strong-tasks 100 --strong-seconds 0.01 --json {report}"
     done = subprocess.run(
         [sys.executable, str(ROOT / "benchmarks" / "virtual_workers.py"), *words.split()],
