@@ -49,7 +49,11 @@ print(json.dumps([platform.python_version(), versions]))
 
 
 class CommandError(Exception):
-    """A command failed."""
+    """A command failed. `records` is what it had printed by then."""
+
+    def __init__(self, command: Sequence[str], how: str, records: list[dict[str, Any]]) -> None:
+        super().__init__(f"{' '.join(command)}\n{how}")
+        self.records = records
 
 
 def mpiexec() -> str:
@@ -72,18 +76,22 @@ def run(command: list[str], timeout_s: float) -> list[dict[str, Any]]:
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         # Files, because a server that is left behind would keep a pipe open.
         process = subprocess.Popen(command, stdout=out, stderr=err, env=environment, start_new_session=True)
+        how = ""
         try:
             code = process.wait(timeout_s)
         except subprocess.TimeoutExpired:
-            raise CommandError(f"{' '.join(command)}\nhas not ended within {timeout_s} s") from None
+            how = f"has not ended within {timeout_s} s"
         finally:
             _end(mark)
             process.wait()
         out.seek(0)
         err.seek(0)
-        if code != 0:
-            raise CommandError(f"{' '.join(command)}\nexit code {code}\n{err.read()}")
-        return [json.loads(line) for line in out if line.startswith("{")]
+        records = [json.loads(line) for line in out if line.startswith("{") and line.endswith("}\n")]
+        if not how and code != 0:
+            how = f"exit code {code}\n{err.read()}"
+        if how:
+            raise CommandError(command, how, records)
+        return records
 
 
 def _end(mark: str) -> None:
@@ -165,8 +173,14 @@ class Circumstances:
         self._paces: list[float] = []
         self._loads: list[float] = []
 
+    def wait(self, at_most_s: float) -> None:
+        """Waits until other programs leave three quarters of the processors alone for a second, but not for ever."""
+        end = time.monotonic() + at_most_s
+        while time.monotonic() < end and psutil.cpu_percent(1) > 25:
+            time.sleep(1)
+
     def note(self) -> None:
-        """How fast the machine is, and how many processes want it, now: once before each round."""
+        """How fast the machine is, and how many processes want it, now: before each measurement."""
         self._paces.append(pace())
         self._loads.append(os.getloadavg()[0])
 

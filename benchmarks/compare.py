@@ -62,10 +62,18 @@ def words(name: str, share: float) -> list[str]:
 
 
 def once(name: str, prefix: list[str], share: float, timeout_s: float) -> dict[str, float]:
-    """One round of a system."""
+    """One round of a system.
+
+    Raises:
+        CommandError: it failed.
+    """
     system = "mpitask" if name == "mpiexec" else name
-    found = {}
-    for record in run([*prefix, str(HERE / "measure.py"), system, *words(name, share)], timeout_s):
+    return flat(run([*prefix, str(HERE / "measure.py"), system, *words(name, share)], timeout_s))
+
+
+def flat(records: list[dict[str, Any]]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for record in records:
         case = record.pop("case")
         found |= {f"{case}.{key}": value for key, value in record.items() if key not in {"system", "n"}}
     return found
@@ -108,6 +116,7 @@ def main() -> None:
     parser.add_argument("--systems", nargs="*", choices=list(SYSTEMS), default=list(SYSTEMS), metavar="SYSTEM")
     parser.add_argument("--share", type=float, default=1, help="of the usual numbers of tasks (default 1)")
     parser.add_argument("--timeout", type=float, default=600, help="seconds for one system in one round")
+    parser.add_argument("--wait", type=float, default=0, help="seconds to wait for a quiet machine before each turn")
     options = parser.parse_args()
     end_in_order()
     commands = prefixes(options.systems, options.python)
@@ -116,15 +125,16 @@ def main() -> None:
     failures: dict[str, list[str]] = {}
     circumstances = Circumstances()
     for turn in range(options.repeat):
-        circumstances.note()
         for name, prefix in commands.items():
             print(f"round {turn + 1}/{options.repeat}: {SYSTEMS[name]}", file=sys.stderr, flush=True)
+            circumstances.wait(options.wait)
+            circumstances.note()
             try:
                 rounds[name].append(once(name, prefix, options.share, options.timeout))
             except CommandError as error:
                 print(error, file=sys.stderr)
                 failures.setdefault(name, []).append(str(error))
-                rounds[name].append({})
+                rounds[name].append(flat(error.records))
     results = {
         name: {key: summary([r[key] for r in found if key in r]) for key in sorted(set().union(*found))}
         for name, found in rounds.items()

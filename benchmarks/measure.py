@@ -358,7 +358,12 @@ def ray_system() -> Iterator[System]:
     """Ray on this machine alone."""
     import ray
 
-    ray.init(num_cpus=WORKERS, include_dashboard=False, log_to_driver=False, object_store_memory=500_000_000)
+    options: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "object_store_memory": 500_000_000}
+    try:
+        ray.init(num_cpus=WORKERS, **options)
+    except Exception:  # noqa: BLE001 - on a busy machine its 30 s are not enough for a first start
+        ray.shutdown()
+        ray.init(num_cpus=WORKERS, **options)
 
     def bind(fn: Callable[..., Any]) -> Callable[..., Any]:
         remote = ray.remote(fn).remote

@@ -80,6 +80,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.2, help="about how long a measurement takes (default 0.2)")
     parser.add_argument("--repeat", type=int, default=3, help="measurements of each grain (default 3)")
     parser.add_argument("--timeout", type=float, default=900, help="seconds for one system in one round")
+    parser.add_argument("--wait", type=float, default=0, help="seconds to wait for a quiet machine before each turn")
     options = parser.parse_args()
     arguments = [f"--{name}={getattr(options, name)}" for name in ("width", "seconds", "repeat")]
     end_in_order()
@@ -89,22 +90,23 @@ def main() -> None:
     failures: dict[str, list[str]] = {}
     circumstances = Circumstances()
     for turn in range(options.rounds):
-        circumstances.note()
         for name, prefix in commands.items():
             print(f"round {turn + 1}/{options.rounds}: {SYSTEMS[name]}", file=sys.stderr, flush=True)
             system = "mpitask" if name == "mpiexec" else name
             command = [*prefix, str(HERE / "metg.py"), *arguments, system, *options.patterns]
-            found: dict[str, dict[str, Any]] = {}
+            circumstances.wait(options.wait)
+            circumstances.note()
             try:
-                found = {record.pop("case"): record for record in run(command, options.timeout)}
+                records = run(command, options.timeout)
             except CommandError as error:
                 print(error, file=sys.stderr)
                 failures.setdefault(name, []).append(str(error))
-            rounds[name].append(found)
+                records = error.records
+            rounds[name].append({record.pop("case"): record for record in records})
     results: dict[str, dict[str, Any]] = {}
-    for name, records in rounds.items():
+    for name, found in rounds.items():
         for pattern in options.patterns:
-            samples = [r[pattern]["metg_us"] for r in records if r.get(pattern, {}).get("metg_us")]
+            samples = [r[pattern]["metg_us"] for r in found if r.get(pattern, {}).get("metg_us")]
             if samples:
                 results.setdefault(name, {})[pattern] = summary(samples)
     better = ratios(rounds)

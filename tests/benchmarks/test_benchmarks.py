@@ -49,11 +49,11 @@ def test_compare(launcher: Launcher) -> None:
 @pytest.mark.writes
 def test_taskbench(launcher: Launcher) -> None:
     options = ["--rounds", "1", "--repeat", "1", "--seconds", "0.01", "--width", "4"]
-    options += ["--systems", "mpitask", "--patterns", "trivial", "stencil_1d"]
+    options += ["--systems", "mpitask", "--patterns", "stencil_1d"]
     report, out = run(launcher, "taskbench.py", *options)
     assert not report["failures"]
     found = report["rounds"]["mpitask"][0]
-    assert found.keys() == {"trivial", "stencil_1d"}
+    assert found.keys() == {"stencil_1d"}
     for record in found.values():
         assert 0.5 < record["overhead_us"] <= 1000
         assert record["metg_us"] is None or 1 < record["metg_us"] < 1e6
@@ -81,8 +81,9 @@ def test_a_command_that_fails_or_takes_too_long_leaves_nothing_behind() -> None:
     with pytest.raises(common.CommandError, match="oh no"):
         common.run([sys.executable, "-c", "raise SystemExit('oh no')"], 60)
     orphan = "import os, time; print('{}', flush=True); os.fork() or os.setsid(); time.sleep(600)"
-    with pytest.raises(common.CommandError, match="has not ended within"):
-        common.run([sys.executable, "-c", orphan], 1)
+    with pytest.raises(common.CommandError, match="has not ended within") as caught:
+        common.run([sys.executable, "-c", orphan], 2)
+    assert caught.value.records in ([], [{}])  # what it had printed by then
     running = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     assert orphan not in running
 
