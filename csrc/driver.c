@@ -206,27 +206,33 @@ static int take_frames(mt_driver *d, uint64_t *moved) {
     return MT_OK;
 }
 
-static void ring_neighbours(mt_driver *d) {
+/* After a send has completed: those who were sent something since all was quiet. The others sleep on; there may be hundreds. */
+static void ring_receivers(mt_driver *d, bool all_have_left) {
     for (uint32_t i = 0; i < d->n_peers; i++) {
-        if (d->peers[i].bell != NULL) mt_bell_ring(d->peers[i].bell);
+        mt_peer *peer = &d->peers[i];
+        if (!peer->awaits) continue;
+        if (peer->bell != NULL) mt_bell_ring(peer->bell);
+        peer->awaits = !all_have_left;
     }
 }
 
 /* Sends what waits. A neighbour's bell is rung when its frame is sent and again when a send has completed: a large frame needs
  * the receiver to look at both times. */
 static int flush_peers(mt_driver *d, uint64_t *moved) {
+    uint16_t flags = is_in_hurry(d, now_ns()) ? MT_FRAME_HURRY : 0;
     for (uint32_t i = 0; i < d->n_peers; i++) {
         mt_peer *peer = &d->peers[i];
-        if (!peer->is_parent) peer->link.flags = is_in_hurry(d, now_ns()) ? MT_FRAME_HURRY : 0;
+        if (!peer->is_parent) peer->link.flags = flags;
         bool sends = peer->link.frame != NULL || peer->link.base.first != NULL;
         int status = mti_link_pump(&peer->link.base, moved);
         if (status != MT_OK) return status;
         if (!sends) continue;
         mt_add_relaxed(&d->frames_out, 1);
+        peer->awaits = true;
         if (peer->bell != NULL) mt_bell_ring(peer->bell);
     }
     uint32_t in_flight = d->transport->in_flight(d->transport);
-    if (in_flight < d->sends_in_flight) ring_neighbours(d);
+    if (in_flight < d->sends_in_flight) ring_receivers(d, in_flight == 0);
     d->sends_in_flight = in_flight;
     return MT_OK;
 }
@@ -420,7 +426,9 @@ mt_driver_stats mt_driver_stats_now(mt_driver *d) {
                              .steps = mt_load_relaxed(&d->steps),
                              .sleeps = mt_load_relaxed(&d->sleeps),
                              .frames_in = mt_load_relaxed(&d->frames_in),
-                             .frames_out = mt_load_relaxed(&d->frames_out)};
+                             .frames_out = mt_load_relaxed(&d->frames_out),
+                             .neighbours = d->n_peers};
+    for (uint32_t i = 0; i < d->n_peers; i++) stats.bells += d->peers[i].bell != NULL;
     clockid_t clock;
     struct timespec t;
     if (d->has_thread && mt_load_relaxed(&d->ended) == 0 && pthread_getcpuclockid(d->thread, &clock) == 0 &&

@@ -37,7 +37,9 @@ typedef struct mt_driver_stats {
     uint64_t sleeps;
     uint64_t frames_in;
     uint64_t frames_out;
-    uint64_t cpu_ns; /* of the engine thread */
+    uint64_t neighbours; /* ranks above and below */
+    uint64_t bells;      /* of them those on this node whose bells are rung; the others poll */
+    uint64_t cpu_ns;     /* of the engine thread */
 } mt_driver_stats;
 
 /* An engine that does not run yet. NULL: out of memory, a bad option, or errno. */

@@ -260,10 +260,13 @@ class Engine:
         return int(stats.submitted - stats.ended)
 
     def stats(self) -> dict[str, int]:
-        """Counters: submitted, ended, slots, steps, sleeps, frames_in, frames_out, cpu_ns of the engine's thread."""
+        """What the engine's thread has counted.
+
+        submitted and ended tasks; slots: workers that are up; steps and sleeps of the thread; frames_in and frames_out;
+        neighbours: ranks right below, and bells: those of them on this node, which are woken directly; cpu_ns.
+        """
         stats = lib.mt_driver_stats_now(self._driver)
-        names = ("submitted", "ended", "slots", "steps", "sleeps", "frames_in", "frames_out", "cpu_ns")
-        return {name: int(getattr(stats, name)) for name in names}
+        return {name: int(getattr(stats, name)) for name in _STATS}
 
     # -- callbacks --
 
@@ -361,6 +364,10 @@ class Engine:
             raise
 
 
+_STATS = (
+    *("submitted", "ended", "slots", "steps", "sleeps", "frames_in", "frames_out"),
+    *("neighbours", "bells", "cpu_ns"),
+)
 _SCALARS = codec.SCALARS
 _FLAT = _SCALARS | {Future}
 _MARSHAL = codec.MARSHAL
