@@ -28,8 +28,10 @@
  * look): they grow from the first to the second. */
 #define FIRST_NAP_NS 20000
 #define LONGEST_NAP_NS 2000000
-/* With only bells to wait for: a guard, and the zygote is looked at this often. */
+/* With only bells to wait for: a guard, and the zygote is looked at this often. The second while this rank has no task, for then
+ * nobody is kept waiting, and hundreds of ranks on a node cost what they are woken. */
 #define GUARD_NAP_NS 200000000
+#define IDLE_GUARD_NAP_NS 1000000000
 /* A bell may have been rung before the message-passing library shows the message: the first nap on bells alone. Later ones
  * grow up to the guard, for a machine full of idle ranks must be left in peace. */
 #define NEAR_NAP_NS 2000000
@@ -325,6 +327,7 @@ static int64_t nap_length(mt_driver *d) {
     if (d->transport == NULL && d->phase == PHASE_RUNNING) return GUARD_NAP_NS;
     bool polls = d->transport == NULL || !d->all_peers_near || d->sends_in_flight > 0 || d->phase != PHASE_RUNNING;
     int64_t shortest = polls ? FIRST_NAP_NS : NEAR_NAP_NS, longest = polls ? LONGEST_NAP_NS : GUARD_NAP_NS;
+    if (!polls && mt_engine_stats_now(d->engine).outstanding == 0) longest = IDLE_GUARD_NAP_NS;
     d->nap_ns += d->nap_ns / 2;
     if (d->nap_ns < shortest) d->nap_ns = shortest;
     if (d->nap_ns > longest) d->nap_ns = longest;
