@@ -22,18 +22,23 @@ import psutil
 from start import mpiexec
 
 SCRIPT = """
-import json, os, resource, sys, time
+import json, sys, time
 from mpitask import current, python_app
 
 @python_app
 def noop(x):
     return x
 
+def memory():
+    with open("/proc/self/status") as f:
+        pairs = [line.split()[:2] for line in f if line.startswith("Rss")]
+    return {name.rstrip(":"): int(kb) / 1024 for name, kb in pairs}
+
 began, n_ranks, n_tasks = time.time(), int(sys.argv[1]), int(sys.argv[2])
 engine = current()
 while engine.stats()["slots"] < n_ranks - 1:
     time.sleep(0.01)
-up = time.time()
+up, at_start = time.time(), memory()
 assert sum(f.result() for f in [noop(i) for i in range(1000)]) == 499500
 start = time.perf_counter()
 futures = [noop(i) for i in range(n_tasks)]
@@ -47,7 +52,9 @@ after = engine.stats()
 print(json.dumps({
     "root_frames": after["frames_in"] + after["frames_out"],
     "root_bells": after["bells"],
-    "root_peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    "root_private_mb_before_tasks": at_start["RssAnon"],
+    "root_private_mb": memory()["RssAnon"],
+    "root_shared_mb": memory()["RssShmem"],  # the MPI library's
     "root_sleeps_while_idle": after["sleeps"] - before["sleeps"],
     "end": time.time(),
 }), flush=True)

@@ -35,8 +35,6 @@
 /* A bell may have been rung before the message-passing library shows the message: the first nap on bells alone. Later ones
  * grow up to the guard, for a machine full of idle ranks must be left in peace. */
 #define NEAR_NAP_NS 2000000
-/* From the order to stop until the engine ends whatever happens. */
-#define STOP_LIMIT_NS 4000000000u
 #define MESSAGES_AT_A_TIME 512u
 #define FRAMES_AT_A_TIME 64u
 #define MAX_RECORD (UINT64_MAX / 4)
@@ -138,6 +136,9 @@ int mt_driver_share_bell(mt_driver *d, uint32_t rank, const char *path) {
     peer->bell = page;
     return MT_OK;
 }
+
+uint64_t mt_driver_stop_limit(const mt_driver *d) { return d->options.stop_limit_ns; }
+void mt_driver_set_stop_limit(mt_driver *d, uint64_t limit_ns) { d->options.stop_limit_ns = limit_ns; }
 
 mt_worker *mt_driver_inline_worker(mt_driver *d, uint32_t i) {
     return mti_worker_new(mti_local_base(d->local), mti_local_inline_index(d->local) + i, d->options.ring_bytes);
@@ -282,7 +283,7 @@ static void fail(mt_driver *d, int status) {
 }
 
 static void carry_out_stop(mt_driver *d) {
-    d->stop_deadline_ns = now_ns() + STOP_LIMIT_NS;
+    d->stop_deadline_ns = now_ns() + d->options.stop_limit_ns;
     mt_engine_abandon(d->engine);
     int status = mt_engine_stop_children(d->engine, d->stop_mode);
     if (status == MT_OK) status = mti_local_stop(d->local, d->stop_mode);

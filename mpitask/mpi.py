@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from mpitask._version import __version__
+from mpitask.driver import stop_limit_s
 from mpitask.environment import usable_cores
 from mpitask.errors import ConfigurationError
 from mpitask.native import check, ffi, lib
@@ -198,6 +199,8 @@ class Job:
         self.size: int = comm.Get_size()
         self._place = find_place(self.rank, _find_leaders(comm), fanout)
         self.parent = self._place.parent
+        self.crowding = 1.0
+        """Processes of the job for each core of this node. Set it before `connect`, which takes the worst of all."""
 
     @classmethod
     def join(cls, fanout: int = DEFAULT_FANOUT) -> Job:
@@ -250,19 +253,21 @@ class Job:
         facts: dict[int, dict[str, Any]] = {}
         children = self._place.children
         for child in children:
-            facts[child], theirs = _receive(self._comm, child)
+            facts[child], theirs, crowding = _receive(self._comm, child)
+            self.crowding = max(self.crowding, crowding)
             problems = [*problems, *_differences(mine, facts[child], child), *theirs][:_MOST_PROBLEMS]
         if self.parent >= 0:
-            self._comm.send((mine, problems), dest=self.parent, tag=TAG_HANDSHAKE)
-            facts[self.parent], problems = _receive(self._comm, self.parent)
+            self._comm.send((mine, problems, self.crowding), dest=self.parent, tag=TAG_HANDSHAKE)
+            facts[self.parent], problems, self.crowding = _receive(self._comm, self.parent)
         for child in children:
-            self._comm.send((mine, problems), dest=child, tag=TAG_HANDSHAKE)
+            self._comm.send((mine, problems, self.crowding), dest=child, tag=TAG_HANDSHAKE)
         if problems:
             raise ConfigurationError(
                 "the ranks of this job do not fit together: "
                 + "; ".join(problems)
                 + ". Give all nodes the same environment"
             )
+        lib.mt_driver_set_stop_limit(driver, int(stop_limit_s(self.crowding) * 1e9))
         transport = lib.mt_transport_mpi_new(self._table())
         if not transport:
             raise ConfigurationError("MPI refuses to receive: see its own messages above")

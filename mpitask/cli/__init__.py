@@ -131,6 +131,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
             agents, cores = job.local_agents()
             share = max(1, min(cores // max(1, agents), usable_cores()))
             workers = share if config.workers == "auto" else config.workers
+            job.crowding = agents * (1 if config.inline else workers + 2) / max(1, cores)
         if job is not None and job.rank > 0:
             clean = serve(config, workers=workers, parent=job.parent, network=job)
             _leave(job, 0, clean=clean)

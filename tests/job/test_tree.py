@@ -16,8 +16,8 @@ from helpers.processes import LAUNCHER_SETTINGS, MARK, ROOT, Launcher, MpiStack
 from mpitask.tree import find_place
 
 CLUSTER = shlex.split(os.environ.get("MPITASK_TEST_CLUSTER", ""))
-"""A command that makes hosts on this machine, each with a name, network and /dev/shm of its own: `up K` prints the path
-of a file in a folder that also holds `ssh`, a program to reach them with; `exec I COMMAND...` runs on host I; `down`."""
+"""A command that makes hosts on this machine, each with a name, a network and a /dev/shm of its own. `up K` prints the
+path of a file; beside it lies `ssh`, a program to reach the hosts. `exec I COMMAND...` runs it on host I; `down`."""
 LIMIT_S = 240  # a quiet machine needs a fiftieth of it; one on which much else runs may need most
 N_NODES, RANKS_PER_NODE = 3, 4
 N = N_NODES * RANKS_PER_NODE
@@ -185,3 +185,45 @@ def test_several_hosts(
     said = read_logs(logs)
     check_places(said, leaders, fanout)
     assert [said[rank].host for rank in range(N)] == [f"n{sorted(set(leaders)).index(leader)}" for leader in leaders]
+
+
+MANY = """
+import time
+from mpitask import current, python_app
+
+@python_app
+def square(x):
+    return x * x
+
+n_ranks, n_tasks = {n_ranks}, {n_tasks}
+while current().stats()["slots"] < n_ranks - 1:
+    time.sleep(0.01)
+print(sum(f.result() for f in [square(i) for i in range(n_tasks)]) == sum(i * i for i in range(n_tasks)))
+print(current().stats()["bells"] == n_ranks - 1)
+"""
+
+
+def run_many(launcher: Launcher, mpi: MpiStack, n_ranks: int, n_tasks: int, limit_s: float, *options: str) -> None:
+    """Every rank comes up, all results are right, the job ends in order and leaves nothing."""
+    source = MANY.format(n_ranks=n_ranks, n_tasks=n_tasks)
+    result = launcher.run(source, n=n_ranks, mpi=mpi, options=options, timeout_s=limit_s)
+    assert (result.rc, result.out) == (0, "True\nTrue\n"), result.err
+
+
+@pytest.mark.timeout(LIMIT_S + 60)
+def test_two_dozen_ranks(launcher: Launcher, mpich: MpiStack) -> None:
+    run_many(launcher, mpich, 24, 10_000, LIMIT_S, "--inline")
+
+
+@pytest.mark.timeout(LIMIT_S + 60)
+def test_a_script_that_ends_before_its_workers_are_there(launcher: Launcher, mpich: MpiStack) -> None:
+    """36 processes are still starting on a few cores when they are told to end: that takes as long as it takes."""
+    result = launcher.run("print('ran')", n=13, mpi=mpich, options=["--workers", "1"], timeout_s=LIMIT_S)
+    assert (result.rc, result.out, result.err) == (0, "ran\n", "")
+
+
+@pytest.mark.long
+@pytest.mark.timeout(2000)
+@pytest.mark.parametrize("options", [["--inline"], ["--workers", "1"]])
+def test_256_ranks(launcher: Launcher, mpich: MpiStack, options: list[str]) -> None:
+    run_many(launcher, mpich, 256, 100_000, 1900, *options)
