@@ -28,13 +28,13 @@
  * look): they grow from the first to the second. */
 #define FIRST_NAP_NS 20000
 #define LONGEST_NAP_NS 2000000
-/* With only bells to wait for: a guard, and the zygote is looked at this often. */
+/* With only bells to wait for: a guard, and the zygote is looked at this often. The second while this rank has no task, for then
+ * nobody is kept waiting, and hundreds of ranks on a node cost what they are woken. */
 #define GUARD_NAP_NS 200000000
+#define IDLE_GUARD_NAP_NS 1000000000
 /* A bell may have been rung before the message-passing library shows the message: the first nap on bells alone. Later ones
  * grow up to the guard, for a machine full of idle ranks must be left in peace. */
 #define NEAR_NAP_NS 2000000
-/* From the order to stop until the engine ends whatever happens. */
-#define STOP_LIMIT_NS 4000000000u
 #define MESSAGES_AT_A_TIME 512u
 #define FRAMES_AT_A_TIME 64u
 #define MAX_RECORD (UINT64_MAX / 4)
@@ -139,6 +139,9 @@ int mt_driver_share_bell(mt_driver *d, uint32_t rank, const char *path) {
     return MT_OK;
 }
 
+uint64_t mt_driver_stop_limit(const mt_driver *d) { return d->options.stop_limit_ns; }
+void mt_driver_set_stop_limit(mt_driver *d, uint64_t limit_ns) { d->options.stop_limit_ns = limit_ns; }
+
 mt_worker *mt_driver_inline_worker(mt_driver *d, uint32_t i) {
     return mti_worker_new(mti_local_base(d->local), mti_local_inline_index(d->local) + i, d->options.ring_bytes);
 }
@@ -208,27 +211,33 @@ static int take_frames(mt_driver *d, uint64_t *moved) {
     return MT_OK;
 }
 
-static void ring_neighbours(mt_driver *d) {
+/* After a send has completed: those who were sent something since all was quiet. The others sleep on; there may be hundreds. */
+static void ring_receivers(mt_driver *d, bool all_have_left) {
     for (uint32_t i = 0; i < d->n_peers; i++) {
-        if (d->peers[i].bell != NULL) mt_bell_ring(d->peers[i].bell);
+        mt_peer *peer = &d->peers[i];
+        if (!peer->awaits) continue;
+        if (peer->bell != NULL) mt_bell_ring(peer->bell);
+        peer->awaits = !all_have_left;
     }
 }
 
 /* Sends what waits. A neighbour's bell is rung when its frame is sent and again when a send has completed: a large frame needs
  * the receiver to look at both times. */
 static int flush_peers(mt_driver *d, uint64_t *moved) {
+    uint16_t flags = is_in_hurry(d, now_ns()) ? MT_FRAME_HURRY : 0;
     for (uint32_t i = 0; i < d->n_peers; i++) {
         mt_peer *peer = &d->peers[i];
-        if (!peer->is_parent) peer->link.flags = is_in_hurry(d, now_ns()) ? MT_FRAME_HURRY : 0;
+        if (!peer->is_parent) peer->link.flags = flags;
         bool sends = peer->link.frame != NULL || peer->link.base.first != NULL;
         int status = mti_link_pump(&peer->link.base, moved);
         if (status != MT_OK) return status;
         if (!sends) continue;
         mt_add_relaxed(&d->frames_out, 1);
+        peer->awaits = true;
         if (peer->bell != NULL) mt_bell_ring(peer->bell);
     }
     uint32_t in_flight = d->transport->in_flight(d->transport);
-    if (in_flight < d->sends_in_flight) ring_neighbours(d);
+    if (in_flight < d->sends_in_flight) ring_receivers(d, in_flight == 0);
     d->sends_in_flight = in_flight;
     return MT_OK;
 }
@@ -279,7 +288,7 @@ static void fail(mt_driver *d, int status) {
 }
 
 static void carry_out_stop(mt_driver *d) {
-    d->stop_deadline_ns = now_ns() + STOP_LIMIT_NS;
+    d->stop_deadline_ns = now_ns() + d->options.stop_limit_ns;
     mt_engine_abandon(d->engine);
     int status = mt_engine_stop_children(d->engine, d->stop_mode);
     if (status == MT_OK) status = mti_local_stop(d->local, d->stop_mode);
@@ -343,6 +352,7 @@ static int64_t nap_length(mt_driver *d) {
     if (d->transport == NULL && d->phase == PHASE_RUNNING) return GUARD_NAP_NS;
     bool polls = d->transport == NULL || !d->all_peers_near || d->sends_in_flight > 0 || d->phase != PHASE_RUNNING;
     int64_t shortest = polls ? FIRST_NAP_NS : NEAR_NAP_NS, longest = polls ? LONGEST_NAP_NS : GUARD_NAP_NS;
+    if (!polls && mt_engine_stats_now(d->engine).outstanding == 0) longest = IDLE_GUARD_NAP_NS;
     d->nap_ns += d->nap_ns / 2;
     if (d->nap_ns < shortest) d->nap_ns = shortest;
     if (d->nap_ns > longest) d->nap_ns = longest;
@@ -449,7 +459,9 @@ mt_driver_stats mt_driver_stats_now(mt_driver *d) {
                              .sleeps = mt_load_relaxed(&d->sleeps),
                              .frames_in = mt_load_relaxed(&d->frames_in),
                              .frames_out = mt_load_relaxed(&d->frames_out),
-                             .recalled = mt_load_relaxed(&d->recalled)};
+                             .recalled = mt_load_relaxed(&d->recalled),
+                             .neighbours = d->n_peers};
+    for (uint32_t i = 0; i < d->n_peers; i++) stats.bells += d->peers[i].bell != NULL;
     clockid_t clock;
     if (d->has_thread && mt_load_acquire(&d->ended) == 0 && pthread_getcpuclockid(d->thread, &clock) == 0) {
         stats.cpu_ns = cpu_time_ns(clock);

@@ -26,6 +26,7 @@ typedef struct mt_driver_options {
     uint32_t spin;            /* 1: never sleep (dedicated cores) */
     uint32_t losses;          /* how often each task may be lost and tried again; root */
     int32_t parent;           /* rank, -1: this is the root */
+    uint64_t stop_limit_ns;   /* from the order to stop until the engine ends whatever happens */
     const char *host;         /* name for messages; copied */
     char *const *zygote_argv; /* NULL-terminated; must stay until destroy. Needed when workers > 0 */
 } mt_driver_options;
@@ -39,12 +40,14 @@ typedef struct mt_driver_stats {
     uint64_t frames_in;
     uint64_t frames_out;
     uint64_t recalled; /* tasks that came back unrun from a worker or rank that was behind */
+    uint64_t neighbours; /* ranks above and below */
+    uint64_t bells;      /* of them those on this node whose bells are rung; the others poll */
     uint64_t cpu_ns; /* of the engine thread; stays when it has ended */
 } mt_driver_stats;
 
 /* An engine that does not run yet. NULL: out of memory, a bad option, or errno. */
 MT_EXPORT mt_driver *mt_driver_new(const mt_driver_options *options);
-/* Ends the engine first if it still runs (up to 4 s). No handle may be used any more. */
+/* Ends the engine first if it still runs (up to the stop limit). No handle may be used any more. */
 MT_EXPORT void mt_driver_destroy(mt_driver *driver);
 /* Descriptor of the memory that begins with this engine's bell: neighbours on the node map it as /proc/PID/fd/N. */
 MT_EXPORT int mt_driver_bell_fd(const mt_driver *driver);
@@ -54,6 +57,9 @@ MT_EXPORT MT_MUST_CHECK int mt_driver_connect(mt_driver *driver, mt_transport *t
 /* Before start, after connect: rank `peer` (parent or child) is on this node and its bell lies in the file `path`. MT_E_SYS: it cannot be
  * opened (not fatal: the peer is then treated as being on another node). */
 MT_EXPORT MT_MUST_CHECK int mt_driver_share_bell(mt_driver *driver, uint32_t peer, const char *path);
+/* The limit of the options, or another one, set before start. */
+MT_EXPORT uint64_t mt_driver_stop_limit(const mt_driver *driver);
+MT_EXPORT void mt_driver_set_stop_limit(mt_driver *driver, uint64_t limit_ns);
 /* The lower end of inline worker `i`'s link, for one thread of this process; close it before the driver is destroyed. NULL: no memory. */
 MT_EXPORT mt_worker *mt_driver_inline_worker(mt_driver *driver, uint32_t i);
 /* Starts the engine thread; workers come up by themselves. MT_E_SYS, MT_E_NOMEM. */

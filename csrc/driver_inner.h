@@ -53,6 +53,7 @@ typedef struct mt_peer {
     mt_frame_link link;
     mt_joiner joiner;
     mt_bell *bell; /* NULL: on another node */
+    bool awaits;   /* a frame to it may not have left: it is rung when sends complete */
 } mt_peer;
 
 enum mt_phase { PHASE_NEW, PHASE_RUNNING, PHASE_STOPPING, PHASE_LEAVING, PHASE_ENDED };

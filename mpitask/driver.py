@@ -9,6 +9,7 @@ import sys
 from typing import Any, Protocol
 
 from mpitask.config import Config
+from mpitask.environment import usable_cores
 from mpitask.native import ffi, lib
 
 INBOX_CAPACITY = 1 << 14
@@ -17,6 +18,18 @@ _ZYGOTE = (
     "import sys, json; a = json.loads(sys.argv[1]); sys.path[:] = a[0]; "
     "from mpitask.worker.zygote import main; main(*a[1:])"
 )
+
+
+def stop_limit_s(crowding: float) -> float:
+    """From the order to stop until an engine ends whatever happens.
+
+    What is being ended may still be starting, and an interpreter needs seconds to start where it has a small share of
+    a core: without the allowance, a short script on many ranks of a small machine ended in disorder.
+
+    Args:
+        crowding: processes of this job for each core, on its fullest node.
+    """
+    return 4.0 + max(0.0, crowding - 1.0)
 
 
 class Network(Protocol):
@@ -46,11 +59,16 @@ class Driver:
             self.pointer = ffi.NULL
 
 
+_STATS = (
+    *("submitted", "ended", "slots", "steps", "sleeps", "frames_in", "frames_out"),
+    *("recalled", "neighbours", "bells", "cpu_ns"),
+)
+
+
 def stats_of(pointer: Any) -> dict[str, int]:
     """What an `mt_driver` has counted, by the names in driver.h."""
     stats = lib.mt_driver_stats_now(pointer)
-    names = ("submitted", "ended", "slots", "steps", "sleeps", "frames_in", "frames_out", "recalled", "cpu_ns")
-    return {name: int(getattr(stats, name)) for name in names}
+    return {name: int(getattr(stats, name)) for name in _STATS}
 
 
 def make_driver(config: Config, *, workers: int, inline_workers: int, parent: int, virtual_slots: int = 0) -> Driver:
@@ -80,6 +98,7 @@ def make_driver(config: Config, *, workers: int, inline_workers: int, parent: in
             "spin": config.progress == "spin",
             "losses": config.loss_retries,
             "parent": parent,
+            "stop_limit_ns": int(stop_limit_s((workers + 2) / usable_cores()) * 1e9),
             "host": host,
             "zygote_argv": argv,
         },

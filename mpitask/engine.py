@@ -33,7 +33,7 @@ _log = logging.getLogger("mpitask")
 
 _FIRST_STATUS = 1 << 63  # a handle above is a status: see mt_driver_submit
 _NOTIFIED_AT_A_TIME = 256
-_CLOSE_LIMIT_S = 4.5  # the C side's own limit is 4 s
+_CLOSE_SLACK_S = 0.5  # beyond the engine thread's own limit
 
 
 class _Edges:
@@ -268,9 +268,10 @@ class Engine:
         return int(stats.submitted - stats.ended)
 
     def stats(self) -> dict[str, int]:
-        """Counters since the start.
+        """What the engine has counted.
 
-        submitted, ended; slots: workers that are up; recalled: tasks taken back from a busy worker; and of the engine's
+        submitted and ended tasks; slots: workers that are up; recalled: tasks taken back from a busy worker;
+        neighbours: ranks right below; bells: those of them on this node, which are woken directly; of the engine's
         thread: steps, sleeps, frames_in, frames_out, cpu_ns.
         """
         return stats_of(self._driver)
@@ -309,7 +310,7 @@ class Engine:
     def close(self, *, drop: bool = False) -> bool:
         """Ends the engine: after all tasks, or, with `drop`, at once. Whether every process below has ended.
 
-        Later calls do nothing. Takes at most 5 s once the tasks are done with.
+        Later calls do nothing. Takes at most 5 s once the tasks are done with; more where processes share cores.
         """
         if self._pid != os.getpid():
             return True  # a forked child has no engine
@@ -324,7 +325,7 @@ class Engine:
                 _log.exception("%r failed while the engine was closed", fn)
         if first and self._started:
             lib.mt_driver_stop(self._driver, lib.MT_STOP_NOW if drop else lib.MT_STOP_DRAIN)
-        deadline = time.monotonic() + _CLOSE_LIMIT_S
+        deadline = time.monotonic() + lib.mt_driver_stop_limit(self._driver) / 1e9 + _CLOSE_SLACK_S
         while self._started and time.monotonic() < deadline:
             left = max(0, int((deadline - time.monotonic()) * 1e9))
             if lib.mt_driver_join(self._driver, left) == lib.MT_OK:

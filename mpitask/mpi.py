@@ -1,31 +1,48 @@
 """The border to MPI: the only module that imports mpi4py.
 
-It starts MPI, finds out whether the job is a real one, shakes hands along the tree, and gives the C core the
-addresses of the few calls that it needs. From then on no Python code calls MPI for the engine, until `leave`.
+It starts MPI, finds out whether the job is a real one and which ranks share a node, shakes hands along the tree, and
+gives the C core the addresses of the few calls that it needs. From then on no Python code calls MPI for the engine,
+until `leave`.
 
 The messages of the hand-shake are small pickles over the tree's edges: facts go up, the verdict and the settings come
 down. So a mixed job (another Python, another mpitask, another machine word) is refused with one message, by the root,
 before any task runs.
+
+A rank that waits here sleeps between its looks. The libraries' own waiting keeps a core busy, which those who are still
+starting need wherever ranks share cores.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import hashlib
+import logging
 import os
 import platform
 import shutil
 import sys
-from dataclasses import dataclass
+import time
+from array import array
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from mpitask._version import __version__
+from mpitask.driver import stop_limit_s
+from mpitask.environment import usable_cores
 from mpitask.errors import ConfigurationError
 from mpitask.native import check, ffi, lib
+from mpitask.tree import find_place
+
+_log = logging.getLogger("mpitask")
 
 TAG_HANDSHAKE = 1
 TAG_FRAMES = 2
 DEFAULT_FANOUT = 64
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 50e-6, 5e-3
+_MOST_PROBLEMS = 8
+_HEAVY_YIELD = "MPIR_CVAR_ENABLE_HEAVY_YIELD"
 _CALLS = {
     "isend": "MPI_Isend",
     "irecv": "MPI_Irecv",
@@ -71,29 +88,68 @@ def find_mpiexec() -> str:
     return found
 
 
-def tree_neighbours(rank: int, size: int, fanout: int) -> tuple[int, list[int]]:
-    """Parent (-1 for rank 0) and children of a rank: rank r's children are fanout*r + 1 ... fanout*r + fanout."""
-    first = rank * fanout + 1
-    return (-1 if rank == 0 else (rank - 1) // fanout), list(range(first, min(first + fanout, size)))
+def node_name() -> str:
+    """Names the node of this process: two ranks with the same name are on one node, for everything that mpitask does.
 
-
-@dataclass(frozen=True)
-class Facts:
-    """What the ends of a tree edge tell each other."""
-
-    python: str
-    mpitask: str
-    machine: str
-    host: str
-    boot_id: str
-    pid: int
-    bell_fd: int
-
-
-def _boot_id() -> str:
-    """Names the node: its running kernel and network name space (containers may share a kernel)."""
+    That is the same running kernel, the same process and network name spaces and the same host name: then a rank can
+    open another's memory as /proc/PID/fd/N, and the two are not containers that only share a kernel. MPI's own answer
+    (COMM_TYPE_SHARED) is not asked: some libraries go by host names, some by the launcher's word, and settings of
+    theirs change it. MPITASK_NODE is added to the name and so divides a node, by sockets for instance.
+    """
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return f"{boot}/{Path('/proc/self/ns/pid').readlink()}/{platform.node()}"
+    spaces = [str(Path(f"/proc/self/ns/{kind}").readlink()) for kind in ("pid", "net")]
+    return "/".join([boot, *spaces, platform.node(), os.environ.get("MPITASK_NODE", "")])
+
+
+@contextlib.contextmanager
+def _sleeping_waits() -> Iterator[None]:
+    """Has MPICH sleep while it waits inside MPI_Init and MPI_Finalize, where this node has fewer cores than ranks.
+
+    It looks all the time otherwise, which takes the core from the rank that it waits for: 24 ranks on two busy cores
+    started in 60 s, and in 25 s with this. mpitask waits nowhere else inside MPI.
+    """
+    ranks = os.environ.get("MPI_LOCALNRANKS", "")  # set by Hydra, the launcher of this family
+    sets = ranks.isdigit() and int(ranks) > usable_cores() and _HEAVY_YIELD not in os.environ
+    if sets:
+        os.environ[_HEAVY_YIELD] = "1"
+    try:
+        yield
+    finally:
+        if sets:
+            del os.environ[_HEAVY_YIELD]  # read once, by MPI_Init; the workers' own programs must not inherit it
+
+
+def _until(look: Callable[[], Any]) -> Any:
+    """Looks, with growing pauses, until there is something true; gives that."""
+    pause_s = _FIRST_PAUSE_S
+    while not (found := look()):
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+    return found
+
+
+def _receive(comm: Any, source: int) -> Any:
+    """The next message of the start-up from a rank."""
+
+    def look() -> Any:  # libraries move messages on in one probe and show them in the next
+        return comm.improbe(source, TAG_HANDSHAKE) or comm.improbe(source, TAG_HANDSHAKE)
+
+    return _until(look).recv()
+
+
+def _find_leaders(comm: Any) -> array[int]:
+    """For each rank the first rank of its node. Collective; 12 bytes for each rank, 4 of which stay with the caller.
+
+    The names travel as hashes of 8 bytes. Should two nodes have the same one, they get one leader, which costs time and
+    nothing else: bells are shared by the names themselves.
+    """
+    size: int = comm.Get_size()
+    number = int.from_bytes(hashlib.blake2b(node_name().encode(), digest_size=8).digest(), sys.byteorder)
+    numbers = array("Q", bytes(8 * size))
+    _until(comm.Iallgather(array("Q", [number]), numbers).Test)
+    leaders = array("I", bytes(4 * size))
+    _until(comm.Iallgather(array("I", [numbers.index(number)]), leaders).Test)
+    return leaders
 
 
 def _facts(bell_fd: int) -> dict[str, Any]:
@@ -103,7 +159,7 @@ def _facts(bell_fd: int) -> dict[str, Any]:
         "mpitask": __version__,
         "machine": f"{platform.machine()} {sys.byteorder}-endian",
         "host": platform.node(),
-        "boot_id": _boot_id(),
+        "node": node_name(),
         "pid": os.getpid(),
         "bell_fd": bell_fd,
     }
@@ -119,6 +175,16 @@ def _differences(mine: dict[str, Any], theirs: dict[str, Any], rank: int) -> lis
     ]
 
 
+def _share_bell(driver: Any, rank: int, facts: dict[str, Any]) -> bool:
+    """Whether a neighbour on this node can be rung; where it cannot (no access to its memory), both sides poll.
+
+    The neighbour is there, for it cannot end before this rank does its part: a rank's engine ends after its parent's
+    STOP and its children's BYE.
+    """
+    path = f"/proc/{facts['pid']}/fd/{facts['bell_fd']}"
+    return bool(lib.mt_driver_share_bell(driver, rank, path.encode()) == lib.MT_OK)
+
+
 class Job:
     """This rank's place in an MPI job. Main thread only.
 
@@ -131,7 +197,10 @@ class Job:
         self._comm = comm
         self.rank: int = comm.Get_rank()
         self.size: int = comm.Get_size()
-        self.parent, self.children = tree_neighbours(self.rank, self.size, fanout)
+        self._place = find_place(self.rank, _find_leaders(comm), fanout)
+        self.parent = self._place.parent
+        self.crowding = 1.0
+        """Processes of the job for each core of this node. Set it before `connect`, which takes the worst of all."""
 
     @classmethod
     def join(cls, fanout: int = DEFAULT_FANOUT) -> Job:
@@ -141,7 +210,8 @@ class Job:
         vendor, version = mpi.get_vendor()
         name = f"{vendor} {'.'.join(map(str, version))}"
         _check_launcher(vendor, name)
-        mpi.Init_thread(mpi.THREAD_MULTIPLE)
+        with _sleeping_waits():
+            mpi.Init_thread(mpi.THREAD_MULTIPLE)
         if mpi.Query_thread() != mpi.THREAD_MULTIPLE:
             raise ConfigurationError(
                 f"{name} does not support MPI_THREAD_MULTIPLE, which mpitask needs: use another build of it"
@@ -153,17 +223,24 @@ class Job:
                 f"the MPI that mpi4py uses ({name}). Use that MPI's own mpiexec (here: {_known_mpiexec()}), "
                 "or with Slurm the right `srun --mpi=...` (see `srun --mpi=list`)"
             )
-        return cls(mpi, world.Dup(), fanout)
+        comm, request = world.Idup()
+        _until(request.Test)
+        return cls(mpi, comm, fanout)
 
     def local_agents(self) -> tuple[int, int]:
         """Ranks of this node that run tasks, and the cores they may use together; rank 0 counts as none. Collective."""
-        local = self._comm.Split_type(self._mpi.COMM_TYPE_SHARED)
         runs_tasks = self.rank != 0 or self.size == 1
         cores = os.sched_getaffinity(0) if runs_tasks else set()
-        everybody = local.allgather(cores)
-        local.Free()
-        agents = sum(1 for theirs in everybody if theirs)
-        return agents, len(set().union(*everybody))
+        members = self._place.local_children
+        if not self._place.is_leader:
+            self._comm.send(cores, dest=self.parent, tag=TAG_HANDSHAKE)
+            agents, n_cores = _receive(self._comm, self.parent)
+            return agents, n_cores
+        everybody = [cores, *(_receive(self._comm, member) for member in members)]
+        answer = sum(1 for theirs in everybody if theirs), len(set().union(*everybody))
+        for member in members:
+            self._comm.send(answer, dest=member, tag=TAG_HANDSHAKE)
+        return answer
 
     def connect(self, driver: Any) -> None:
         """Shakes hands along the tree and gives the driver its transport and its neighbours' bells.
@@ -174,30 +251,35 @@ class Job:
         mine = _facts(lib.mt_driver_bell_fd(driver))
         problems: list[str] = []
         facts: dict[int, dict[str, Any]] = {}
-        for child in self.children:
-            facts[child], theirs = self._comm.recv(source=child, tag=TAG_HANDSHAKE)
-            problems += [*_differences(mine, facts[child], child), *theirs][:8]
+        children = self._place.children
+        for child in children:
+            facts[child], theirs, crowding = _receive(self._comm, child)
+            self.crowding = max(self.crowding, crowding)
+            problems = [*problems, *_differences(mine, facts[child], child), *theirs][:_MOST_PROBLEMS]
         if self.parent >= 0:
-            self._comm.send((mine, problems), dest=self.parent, tag=TAG_HANDSHAKE)
-            facts[self.parent], problems = self._comm.recv(source=self.parent, tag=TAG_HANDSHAKE)
-        for child in self.children:
-            self._comm.send((mine, problems), dest=child, tag=TAG_HANDSHAKE)
+            self._comm.send((mine, problems, self.crowding), dest=self.parent, tag=TAG_HANDSHAKE)
+            facts[self.parent], problems, self.crowding = _receive(self._comm, self.parent)
+        for child in children:
+            self._comm.send((mine, problems, self.crowding), dest=child, tag=TAG_HANDSHAKE)
         if problems:
             raise ConfigurationError(
                 "the ranks of this job do not fit together: "
                 + "; ".join(problems)
                 + ". Give all nodes the same environment"
             )
+        lib.mt_driver_set_stop_limit(driver, int(stop_limit_s(self.crowding) * 1e9))
         transport = lib.mt_transport_mpi_new(self._table())
         if not transport:
             raise ConfigurationError("MPI refuses to receive: see its own messages above")
-        children = ffi.new("uint32_t[]", self.children)
-        check(lib.mt_driver_connect(driver, transport, children, len(self.children)), "connecting the ranks")
-        for rank, theirs in facts.items():
-            if theirs["boot_id"] == mine["boot_id"]:
-                path = f"/proc/{theirs['pid']}/fd/{theirs['bell_fd']}"
-                lib.mt_driver_share_bell(driver, rank, path.encode())  # where it fails, that neighbour is polled for
-        self._comm.Barrier()  # nobody may end while a neighbour still opens its bell; the last collective call
+        ranks = ffi.new("uint32_t[]", children)
+        check(lib.mt_driver_connect(driver, transport, ranks, len(children)), "connecting the ranks")
+        near = [rank for rank, theirs in facts.items() if theirs["node"] == mine["node"]]
+        bells = [rank for rank in near if _share_bell(driver, rank, facts[rank])]
+        _log.debug(
+            "rank %d of %d on %s: parent %d, children on this node %s, on others %s, bells of %s",
+            *(self.rank, self.size, mine["host"], self.parent),
+            *(list(self._place.local_children), list(self._place.remote_children), sorted(bells)),
+        )
 
     def _table(self) -> Any:
         mpi = self._mpi

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import difflib
 import json
+import logging
 import os
 import signal
 import sys
@@ -25,6 +26,7 @@ from mpitask.config import Config
 from mpitask.engine import Engine
 from mpitask.environment import usable_cores
 from mpitask.errors import ConfigurationError
+from mpitask.logs import set_stream_logger
 
 USAGE_ERROR = 2
 MAX_VIRTUAL_SLOTS = 1 << 20
@@ -78,7 +80,7 @@ def _make_parser() -> argparse.ArgumentParser:
         metavar="K",
         type=int,
         default=mpi.DEFAULT_FANOUT,
-        help=f"children of a rank (default {mpi.DEFAULT_FANOUT})",
+        help=f"nodes right below a node in the tree of ranks (default {mpi.DEFAULT_FANOUT})",
     )
     parser.add_argument(
         "--parsl", action="store_true", help="run a script written for Parsl: `import parsl` gives mpitask's"
@@ -132,6 +134,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Runs the command line; ends the process with the script's exit code."""
     try:
         options, config = _parse(argv)
+        _log_if_asked()
         launched = mpi.launched_size()
         if options.ranks is not None:
             if launched > 0:
@@ -149,6 +152,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
             agents, cores = job.local_agents()
             share = max(1, min(cores // max(1, agents), usable_cores()))
             workers = share if config.workers == "auto" else config.workers
+            job.crowding = agents * (1 if config.inline else workers + 2) / max(1, cores)
         if options.parsl:
             parsl.install(workers)
         if job is not None and job.rank > 0:
@@ -203,6 +207,16 @@ def _enter_script_folder(options: argparse.Namespace) -> None:
     """The module search path that `python script.py` would have; the same on all ranks, whose workers inherit it."""
     sys.argv = [options.script, *options.args]
     sys.path[0] = str(Path(options.script).resolve().parent)
+
+
+def _log_if_asked() -> None:
+    """MPITASK_LOG=debug: every rank writes its log to standard error, the ranks' places in the tree included."""
+    asked = os.environ.get("MPITASK_LOG", "")
+    levels = logging.getLevelNamesMapping()
+    if asked and asked.upper() not in levels:
+        raise ConfigurationError(f"MPITASK_LOG={asked}: give one of {', '.join(name.lower() for name in levels)}")
+    if asked:
+        set_stream_logger(level=levels[asked.upper()])
 
 
 class _Terminated(SystemExit):

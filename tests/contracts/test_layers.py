@@ -23,7 +23,7 @@ LAYERS = [
     {"bulk", "executor"},
     {"engine", "agent"},
     {"futures"},
-    {"driver", "mpi", "worker"},
+    {"driver", "mpi", "worker", "tree"},
     {"codec", "config"},
     {"staging", "memo"},
     {"files"},
