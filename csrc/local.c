@@ -311,8 +311,20 @@ int mti_local_flush(mt_local *local, uint64_t *out_n) {
     return status;
 }
 
+/* Whether some worker process has come up, so that there may be user code to be ended in order. */
+static bool has_worked(const mt_local *local) {
+    for (uint32_t i = 0; i < local->options.workers; i++) {
+        if (local->workers[i].said_hello) return true;
+    }
+    return false;
+}
+
 int mti_local_stop(mt_local *local, uint32_t mode) {
     local->stopping = true;
+    if (local->zygote_pid != 0 && !has_worked(local)) {
+        /* Still starting, which takes long where many processes share a core. Its workers die with it. */
+        (void)kill(local->zygote_pid, SIGKILL);
+    }
     mt_rec rec = {sizeof rec, 0, MT_KIND_STOP, 0, mode};
     mt_part part = {&rec, sizeof rec};
     for (uint32_t i = 0; i < local->n_workers; i++) {
