@@ -39,7 +39,7 @@ PHASES = ("submit", "assign", "take", "forward", "result", "end")
 
 
 def _quartile(values: list[float]) -> float:
-    return statistics.quantiles(values, n=4)[0] if len(values) > 1 else values[0]
+    return statistics.quantiles(values, n=4, method="inclusive")[0] if len(values) > 1 else values[0]
 
 
 def _rounds(
