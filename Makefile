@@ -92,7 +92,7 @@ asan: $(VENV)/.ready
 	MPITASK_SANITIZE=address,undefined $(PY) -W ignore setup.py -q build --build-base build/asan --build-lib build/asan/lib
 	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so)" PYTHONMALLOC=malloc PYTHONPATH=build/asan/lib \
 	ASAN_OPTIONS=exitcode=99 LSAN_OPTIONS=exitcode=0:log_path=build/asan/log/leaks UBSAN_OPTIONS=print_stacktrace=1 \
-	MPITASK_SEEDS=100 \
+	MPITASK_SEEDS=60 \
 	$(PY) -P -m pytest -p no:faulthandler -p no:cacheprovider -m 'not long and not compiles' -q $(ASAN_TESTS) $(PYTEST_FLAGS)
 	$(PY) tests/helpers/leaks.py build/asan/log
 

@@ -15,7 +15,7 @@ import pytest
 
 from mpitask.native import ffi, lib
 
-SHORT_SEEDS, LONG_SEEDS = range(int(os.environ.get("MPITASK_SEEDS", "500"))), range(500, 10_500)
+SHORT_SEEDS, LONG_SEEDS = range(int(os.environ.get("MPITASK_SEEDS", "250"))), range(500, 10_500)
 FUNCTIONS = 3
 INLINE_LIMIT = 4096
 WORD = 1 << 64
