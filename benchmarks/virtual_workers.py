@@ -12,8 +12,7 @@ weak    ten tasks for each slot, each of the same time
 strong  50,000 tasks of one second
 
 Efficiency is the time that as many perfect workers would need, over the time from the first submission to the last
-result; all slots are up before. MPICH's ranks wait for each other by yielding in a loop, which dozens of ranks on a few
-cores do for minutes. So where there is a C compiler, a small library is loaded into the ranks that makes a yield a nap.
+result; all slots are up before. MPITASK_NODE makes nodes out of every few ranks, so that there are relays.
 """
 
 from __future__ import annotations
@@ -24,26 +23,19 @@ import json
 import math
 import os
 import resource
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 MARK = "MPITASK_BENCHMARK_ID"
 UP_LIMIT_S, JOB_LIMIT_S = 900, 3600
-CALM = """
-#define _GNU_SOURCE
-#include <time.h>
-int sched_yield(void) {
-    struct timespec nap = {0, 1000000};
-    return nanosleep(&nap, 0);
-}
-"""
+PLAY_NODE = 'rank=${PMI_RANK:-${OMPI_COMM_WORLD_RANK:-0}}; MPITASK_NODE=$(((rank + $0 - 1) / $0)) exec "$@"'
+"""A shell line in front of each rank's command: the root is a node of its own, then every $0 ranks are one."""
 
 
 # ---- inside the job ----
@@ -137,19 +129,6 @@ def paused_share(seconds: float = 1) -> float:
     return paused / max(1e-9, last - begun)
 
 
-@contextlib.contextmanager
-def calm(folder: Path) -> Iterator[list[str]]:
-    """The beginning of a command line that makes yields naps."""
-    compiler = shutil.which(os.environ.get("CC", "cc"))
-    if compiler is None:
-        yield []
-        return
-    source, library = folder / "calm.c", folder / "calm.so"
-    source.write_text(CALM)
-    subprocess.run([compiler, "-O2", "-shared", "-fPIC", "-o", str(library), str(source)], check=True)
-    yield ["env", f"LD_PRELOAD={library}"]
-
-
 def marked(mark: str) -> list[int]:
     """Processes of a job that are still there."""
     found = []
@@ -189,7 +168,7 @@ def below(folder: Path, per_rank: int, tasks: int) -> dict[str, Any]:
 
 
 def run_job(options: argparse.Namespace, slots: int, seconds: float | None, rate_tasks: int) -> dict[str, Any]:
-    from start import mpiexec
+    from common import mpiexec
 
     agents = max(options.least_agents, slots // options.per_rank)
     per_rank = slots // agents
@@ -205,11 +184,11 @@ def run_job(options: argparse.Namespace, slots: int, seconds: float | None, rate
     }
     mark = f"{MARK}={uuid.uuid4().hex}"
     memory_before = shared_memory()
-    with tempfile.TemporaryDirectory() as name, calm(Path(name)) as prefix:
-        stats = Path(name) / "stats"
-        stats.mkdir()
-        command = [*mpiexec().split(), "-n", str(agents + 1), *prefix, sys.executable, "-m", "mpitask"]
-        command += ["--fanout", str(options.fanout), "--virtual-slots", str(per_rank), "--stats", str(stats)]
+    with tempfile.TemporaryDirectory() as folder:
+        stats = Path(folder)
+        command = [mpiexec(), "-n", str(agents + 1), "sh", "-c", PLAY_NODE, str(options.per_node), sys.executable]
+        command += ["-m", "mpitask", "--fanout", str(options.fanout)]
+        command += ["--virtual-slots", str(per_rank), "--stats", str(stats)]
         command += [str(Path(__file__).resolve()), "--inside", json.dumps(order)]
         environment = dict(os.environ) | dict([mark.split("=")])
         began = time.time()
@@ -231,6 +210,7 @@ def run_job(options: argparse.Namespace, slots: int, seconds: float | None, rate
             "slots": slots,
             "agents": agents,
             "slots_per_agent": per_rank,
+            "agents_per_node": options.per_node,
             "fanout": options.fanout,
             "start_s": lines["up"]["at"] - began,
             "end_s": ended - lines["end"]["at"],
@@ -272,6 +252,7 @@ def main() -> None:
     parser.add_argument("--slots", type=int, nargs="+", default=[1024, 4096, 16384, 65536, 262144])
     parser.add_argument("--per-rank", type=int, default=4096, help="slots of a rank, at most (default 4096)")
     parser.add_argument("--least-agents", type=int, default=4, help="agents even for few slots (default 4)")
+    parser.add_argument("--per-node", type=int, default=8, help="agents that play one node (default 8)")
     parser.add_argument("--fanout", type=int, default=8)
     parser.add_argument("--per-slot", type=int, default=10, help="weak: tasks for each slot; 0: leave it out")
     parser.add_argument("--seconds", type=float, help="weak: time of a task (default: from the largest job's rate)")
@@ -282,6 +263,7 @@ def main() -> None:
     parser.add_argument("--strong-tasks", type=int, default=50_000, help="0: leave it out")
     parser.add_argument("--strong-seconds", type=float, default=1)
     parser.add_argument("--rest", type=float, default=2, help="seconds of idleness before the first case")
+    parser.add_argument("--patience", type=float, default=0, help="seconds to wait for a quiet machine, at most")
     parser.add_argument("--gauge", type=float, default=2, help="seconds of looking for pauses, between jobs")
     parser.add_argument("--json", type=Path, default=Path("build/virtual_workers.json"))
     parser.add_argument("--inside", type=json.loads, help=argparse.SUPPRESS)
@@ -289,29 +271,25 @@ def main() -> None:
     if options.inside is not None:
         inside(options.inside)
         return
-    import psutil
-    from run import machine, stolen_share
+    from common import Circumstances, machine, write_json
 
-    begun, cpu = time.time(), psutil.cpu_times()
-    load = os.getloadavg()
+    circumstances = Circumstances()
     pauses = [paused_share(options.gauge)]
     jobs: list[dict[str, Any]] = []
     seconds = options.seconds
     for slots in sorted(options.slots, reverse=True):  # the largest says which time of a task can be carried
+        circumstances.wait(options.patience)
+        circumstances.note()
         jobs.insert(0, run_job(options, slots, seconds, options.rate_tasks))
         pauses.append(paused_share(options.gauge))
         seconds = jobs[0]["weak"]["task_seconds"] if seconds is None and "weak" in jobs[0] else seconds
         report = {
             "machine": machine(),
-            "begun": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(begun)),
-            "seconds": round(time.time() - begun),
-            "stolen_share_of_processor": round(stolen_share(cpu, psutil.cpu_times()), 3),
-            "load_average_before": load,
+            **circumstances.report(),
             "pauses_charged_as_processor_time": [round(share, 3) for share in pauses],
             "jobs": jobs,
         }
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
+        write_json(options.json, report)
     print(table(jobs))
     print(f"written to {options.json}")
 
