@@ -28,6 +28,7 @@ def run(launcher: Launcher, program: str, *args: str) -> tuple[dict[str, Any], s
     return json.loads(json_file.read_text()), result.out
 
 
+@pytest.mark.long
 @pytest.mark.writes
 def test_compare(launcher: Launcher) -> None:
     options = ["--repeat", "1", "--share", "0.002", "--systems", "mpitask", "ppe"]
@@ -46,6 +47,7 @@ def test_compare(launcher: Launcher) -> None:
     assert "| | mpitask, local | ProcessPoolExecutor |" in out.replace("|  |", "| |")
 
 
+@pytest.mark.long
 @pytest.mark.writes
 def test_taskbench(launcher: Launcher) -> None:
     options = ["--rounds", "1", "--repeat", "1", "--seconds", "0.01", "--width", "4"]
@@ -64,6 +66,7 @@ def test_taskbench(launcher: Launcher) -> None:
     assert "METG(50 %)" in out
 
 
+@pytest.mark.long
 @pytest.mark.writes
 def test_what_is_not_installed_is_listed_as_absent(launcher: Launcher) -> None:
     bare = launcher.folder / "python"  # an interpreter without any packages
