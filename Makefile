@@ -85,7 +85,7 @@ build/lint/.checked: $(CORE:csrc/%.c=build/lint/%.o)
 
 # A second build of the extension, with AddressSanitizer and UndefinedBehaviorSanitizer, under the tests that live
 # in one process. Leaks are counted where the core allocated; the interpreter's own are not our matter.
-ASAN_TESTS ?= $(wildcard tests/rooms tests/engine tests/sim)
+ASAN_TESTS ?= $(wildcard tests/rooms tests/engine)
 asan: $(VENV)/.ready
 	rm -rf build/asan/lib build/asan/log
 	mkdir -p build/asan/log

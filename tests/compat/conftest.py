@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-SHORT = ("hello", "files", "retries")
+SHORT = ("hello", "retries")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -109,7 +109,7 @@ def check_output(out: str, leaders: list[int], fanout: int) -> None:
 
 @pytest.mark.writes
 @pytest.mark.timeout(LIMIT_S + 60)
-@pytest.mark.parametrize(("dealt", "fanout"), [("blocks", 1), ("cycle", 64)])
+@pytest.mark.parametrize(("dealt", "fanout"), [("blocks", 1), pytest.param("cycle", 64, marks=pytest.mark.long)])
 def test_pretended_nodes(launcher: Launcher, mpi: MpiStack, dealt: str, fanout: int) -> None:
     """Three levels of ranks on one machine: relays pass on tasks, arrays, results and the end."""
     leaders = {"blocks": BLOCKS, "cycle": CYCLE}[dealt]
