@@ -214,7 +214,7 @@ class BankAgainstOracle(RuleBasedStateMachine):
             self.memory.close()
 
 
-BankAgainstOracle.TestCase.settings = same_every_time(60)
+BankAgainstOracle.TestCase.settings = same_every_time(12, steps=25)
 test_bank_against_an_oracle = BankAgainstOracle.TestCase
 
 
