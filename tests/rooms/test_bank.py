@@ -318,22 +318,26 @@ print(mpitask.current().stats()["slots"])
 """
 
 
+@pytest.mark.long
 def test_job_on_virtual_slots(launcher: Launcher, mpi: MpiStack) -> None:
     result = launcher.run(JOB, n=3, mpi=mpi, options=["--virtual-slots", "64"])
     assert (result.rc, result.out, result.err) == (0, "128\n", "")
 
 
+@pytest.mark.long
 def test_virtual_slots_without_mpi(launcher: Launcher) -> None:
     result = launcher.run(JOB, options=["--virtual-slots", "64"])
     assert (result.rc, result.out, result.err) == (0, "64\n", "")
 
 
+@pytest.mark.long
 def test_job_that_ends_while_its_virtual_workers_are_busy(launcher: Launcher, mpich: MpiStack) -> None:
     source = "import mpitask\n@mpitask.python_app\ndef wait(x): ...\nfutures = [wait(10**9) for _ in range(300)]\n"
     result = launcher.run(source + "raise SystemExit(7)", n=3, mpi=mpich, options=["--virtual-slots", "64"])
     assert (result.rc, result.out, result.err) == (7, "", "")
 
 
+@pytest.mark.long
 @pytest.mark.writes
 def test_agents_write_what_they_have_counted(launcher: Launcher, mpich: MpiStack) -> None:
     import json
@@ -346,6 +350,7 @@ def test_agents_write_what_they_have_counted(launcher: Launcher, mpich: MpiStack
     assert all(stats["cpu_ns"] > 0 for stats in found)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("words", "text"),
     [
