@@ -343,13 +343,14 @@ time.sleep(60)
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("plain", [False, True])
 def test_a_busy_join_does_not_keep_an_interrupted_script(launcher: Launcher, plain: bool) -> None:
     script = f"import mpitask\nmpitask.load(workers=1)\n{SCRIPT}" if plain else SCRIPT
     running = launcher.start(script, plain=plain, options=[] if plain else ["--workers", "1"])
     running.wait_for_output("busy")
     running.signal(signal.SIGINT)
-    assert running.finish(20).rc != 0
+    assert running.finish(50).rc != 0
 
 
 @pytest.fixture
