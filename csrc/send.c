@@ -1,0 +1,155 @@
+/* What an engine sends down: objects, then the tasks that refer to them. */
+#include "engine_inner.h"
+
+#include <string.h>
+
+int mti_engine_send_head(mt_link *link, uint16_t kind, uint64_t id, uint32_t n) {
+    mt_rec rec = {sizeof rec, id, kind, 0, n};
+    mt_part part = {&rec, sizeof rec};
+    return mti_link_send(link, &part, 1, NULL);
+}
+
+static int unref_object(mt_engine *e, uint64_t id) {
+    uint32_t n = 0;
+    if (mt_objects_unref(e->objects, id, e->scratch_lanes, &n) != 1) return MT_OK;
+    for (uint32_t i = 0; i < n; i++) {
+        lane *to = &e->lanes[e->scratch_lanes[i]];
+        int status = to->up ? mti_engine_send_head(to->link, MT_KIND_DROP, id, 0) : MT_OK;
+        if (status != MT_OK) return status;
+    }
+    return MT_OK;
+}
+
+/* A function's object is about to go: its scheduling class too. */
+static int retire_object(mt_engine *e, uint64_t id) {
+    const uint32_t *class_word = mti_objects_class(e->objects, id);
+    uint32_t class_index = class_word == NULL ? 0 : *class_word;
+    uint64_t before = mt_objects_count(e->objects);
+    int status = unref_object(e, id);
+    if (class_index != 0 && mt_objects_count(e->objects) < before) mt_sched_drop_class(e->sched, class_index - 1);
+    return status;
+}
+
+int mti_engine_retire_dead_objects(mt_engine *e) {
+    for (uint64_t id; (id = mti_objects_take_dead(e->objects)) != 0;) {
+        int status = retire_object(e, id);
+        if (status != MT_OK) return status;
+    }
+    return MT_OK;
+}
+
+int mt_engine_add_object(mt_engine *e, uint64_t id, mt_blob *blob, uint32_t codec) {
+    return mti_objects_add_blob(e->objects, id, blob, 0, codec);
+}
+
+void mt_engine_drop_object(mt_engine *e, uint64_t id) { mti_objects_release(e->objects, id); }
+
+static int send_object(mt_engine *e, uint32_t lane_index, uint64_t id) {
+    int is_new = mt_objects_mark(e->objects, id, lane_index);
+    if (is_new != 1) return is_new;
+    mt_part parts[2];
+    uint32_t codec;
+    int status = mt_objects_get(e->objects, id, &parts[1], &codec);
+    if (status != MT_OK) return status;
+    mt_rec rec = {sizeof rec + parts[1].size, id, MT_KIND_OBJECT, (uint16_t)codec, 0};
+    parts[0] = (mt_part){&rec, sizeof rec};
+    return mti_link_send(e->lanes[lane_index].link, parts, 2, mti_objects_blob(e->objects, id));
+}
+
+/* ---- down: sending jobs ---- */
+
+/* Makes the value of `from` an object, if it is not one yet. */
+static int value_as_object(mt_engine *e, mt_task *from) {
+    if (from->value_object != 0) return MT_OK;
+    uint64_t offset = (uint64_t)((const unsigned char *)from->value.data - from->value_blob->data);
+    uint64_t id = e->next_value_object++;
+    int status = mti_objects_add_blob(e->objects, id, from->value_blob, offset, from->value.codec);
+    if (status != MT_OK) return status;
+    from->reaper = &e->reaper;
+    from->value_object = id;
+    return MT_OK;
+}
+
+#define STACK_EDGES 16u
+
+/* head, references, inline values with padding, arguments */
+static int send_task(mt_engine *e, mt_task *task, uint32_t lane_index) {
+    static const unsigned char zeros[8];
+    mt_edge_ref stack_refs[STACK_EDGES], *refs = stack_refs;
+    mt_part stack_parts[2 * STACK_EDGES + 3], *parts = stack_parts;
+    uint32_t n = task->n_edges;
+    if (n > STACK_EDGES) {
+        refs = mti_get_zeroed(e->alloc, n, sizeof *refs);
+        parts = mti_get_zeroed(e->alloc, 2u * (size_t)n + 3, sizeof *parts);
+    }
+    int status = refs == NULL || parts == NULL ? MT_E_NOMEM : MT_OK;
+    uint32_t n_parts = 2;
+    uint64_t size = sizeof(mt_rec_task) + n * sizeof(mt_edge_ref);
+    for (uint32_t i = 0; i < n && status == MT_OK; i++) {
+        mt_task *from = task->edges[i].from;
+        refs[i] = (mt_edge_ref){0, from->value.size, from->value.codec};
+        if (from->value.size > INLINE_VALUE) {
+            status = value_as_object(e, from);
+            if (status == MT_OK) status = send_object(e, lane_index, from->value_object);
+            refs[i].object = from->value_object;
+        } else if (from->value.size > 0) {
+            parts[n_parts++] = (mt_part){from->value.data, from->value.size};
+            parts[n_parts++] = (mt_part){zeros, mti_pad8(from->value.size) - from->value.size};
+            size += mti_pad8(from->value.size);
+        }
+    }
+    if (status == MT_OK) {
+        parts[n_parts++] = (mt_part){task->args, task->args_size};
+        uint64_t cost_us = mt_sched_expect(e->sched, task->job.class_index) / 1000;
+        mt_rec_task head = {{size + task->args_size, task->job.id, MT_KIND_TASK, (uint16_t)task->codec, n},
+                            task->job.fn,
+                            task->job.priority,
+                            cost_us < UINT32_MAX ? (uint32_t)cost_us : UINT32_MAX};
+        parts[0] = (mt_part){&head, sizeof head};
+        parts[1] = (mt_part){refs, n * sizeof *refs};
+        status = mti_link_send(e->lanes[lane_index].link, parts, n_parts, task->args_blob);
+    }
+    if (refs != stack_refs) mt_put(e->alloc, refs);
+    if (parts != stack_parts) mt_put(e->alloc, parts);
+    return status;
+}
+
+static int send_errand(mt_engine *e, errand *errand, uint32_t lane_index) {
+    mt_rec_task head;
+    memcpy(&head, errand->record->data, sizeof head);
+    const mt_edge_ref *refs = (const mt_edge_ref *)(const void *)(errand->record->data + sizeof head);
+    for (uint32_t i = 0; i < head.rec.n; i++) {
+        if (refs[i].object == 0) continue;
+        int status = send_object(e, lane_index, refs[i].object);
+        if (status != MT_OK) return status;
+    }
+    head.rec.id = errand->job.id;
+    mt_part parts[2] = {{&head, sizeof head}, {errand->record->data + sizeof head, errand->record->size - sizeof head}};
+    return mti_link_send(e->lanes[lane_index].link, parts, 2, errand->record);
+}
+
+static int send_job(mt_engine *e, void *entry, const mt_assignment *a) {
+    mt_job *job = job_of(e, entry);
+    job->lane = a->lane;
+    job->cost_ns = a->cost_ns;
+    job->bytes_booked = a->bytes;
+    mti_engine_lane_append(e, &e->lanes[a->lane], job);
+    int status = send_object(e, a->lane, job->fn);
+    if (status != MT_OK) return status;
+    return e->graph != NULL ? send_task(e, entry, a->lane) : send_errand(e, entry, a->lane);
+}
+
+int mti_engine_send_ready(mt_engine *e, uint64_t *out_n) {
+    int status = MT_OK;
+    mt_assignment a;
+    while (status == MT_OK && mt_sched_next(e->sched, &a) == MT_OK) {
+        void *entry = mt_table_find(e->jobs, a.key);
+        if (entry == NULL || (e->graph != NULL && !mt_graph_assign(e->graph, entry))) {
+            mt_sched_return(e->sched, &a); /* cancelled while it was queued */
+            continue;
+        }
+        status = send_job(e, entry, &a);
+        ++*out_n;
+    }
+    return status;
+}
