@@ -81,7 +81,8 @@ static int bank_flush(mt_link *link) {
     return MT_OK;
 }
 
-static int bank_recall(mt_link *link, uint64_t *out_begun) {
+static int bank_recall(mt_link *link, bool by_itself, uint64_t *out_begun) {
+    (void)by_itself;
     mt_bank *bank = (mt_bank *)link;
     *out_begun = bank->begun;
     bank->n_waiting = bank->n_seen = 0;

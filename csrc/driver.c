@@ -56,11 +56,15 @@ mt_driver *mt_driver_new(const mt_driver_options *options) {
     d->options = *options;
     strncpy(d->host, options->host, sizeof d->host - 1);
     (void)pthread_mutex_init(&d->notified_lock, NULL);
-    mt_local_options local = {options->workers, options->inline_workers, options->ring_bytes, options->zygote_argv};
+    mt_store_relaxed(&d->next_object, options->first_id);
+    if (options->above != NULL) d->uplink = mti_uplink_new(alloc, options->above);
+    mt_bell *bell = d->uplink == NULL ? NULL : mti_uplink_bell(d->uplink);
+    mt_local_options local = {options->workers, options->inline_workers, options->ring_bytes, options->zygote_argv, bell};
     d->local = mti_local_new(alloc, &local);
     d->inbox = mt_inbox_new(alloc, options->inbox_capacity);
     if (options->virtual_slots > 0) d->bank = mti_bank_new(alloc, MT_ROLE_CHILD, options->virtual_slots);
-    if (d->local == NULL || d->inbox == NULL || (d->bank == NULL && options->virtual_slots > 0)) {
+    if (d->local == NULL || d->inbox == NULL || (d->bank == NULL && options->virtual_slots > 0) ||
+        (d->uplink == NULL && options->above != NULL)) {
         mt_driver_destroy(d);
         return NULL;
     }
@@ -88,6 +92,7 @@ void mt_driver_destroy(mt_driver *d) {
     }
     if (d->transport != NULL) d->transport->destroy(d->transport);
     mt_put(d->alloc, d->peers);
+    mti_uplink_destroy(d->uplink);
     mti_bank_destroy(d->bank);
     mti_local_destroy(d->local);
     mt_inbox_destroy(d->inbox);
@@ -143,7 +148,10 @@ uint64_t mt_driver_stop_limit(const mt_driver *d) { return d->options.stop_limit
 void mt_driver_set_stop_limit(mt_driver *d, uint64_t limit_ns) { d->options.stop_limit_ns = limit_ns; }
 
 mt_worker *mt_driver_inline_worker(mt_driver *d, uint32_t i) {
-    return mti_worker_new(mti_local_base(d->local), mti_local_inline_index(d->local) + i, d->options.ring_bytes);
+    uint32_t index = mti_local_inline_index(d->local) + i;
+    mt_worker *worker = mti_worker_new(mti_local_base(d->local), index, d->options.ring_bytes, mti_local_bell(d->local));
+    if (worker != NULL && d->uplink != NULL) mti_worker_set_base_priority(worker, mti_uplink_base_priority(d->uplink));
+    return worker;
 }
 
 /* Whether latency matters more than the cores that looking for work takes from others. */
@@ -171,6 +179,7 @@ static int take_messages(mt_driver *d, uint64_t *moved) {
             mti_driver_refuse_message(d, messages[i]);
             continue;
         }
+        d->has_submitted = d->has_submitted || messages[i].kind == MT_MSG_SUBMIT;
         int status = mti_driver_take_message(d, messages[i]);
         if (status != MT_OK) {
             for (uint32_t k = i + 1; k < n; k++) mti_driver_refuse_message(d, messages[k]);
@@ -248,6 +257,7 @@ static int tell_slots(mt_driver *d) {
     uint32_t slots = stats.slots;
     mt_store_relaxed(&d->slots, slots);
     mt_store_relaxed(&d->recalled, stats.recalled);
+    if (d->uplink != NULL) return MT_OK; /* its worker says when it has a slot */
     uint32_t hoped_for = mti_local_alive(d->local);
     if (is_root(d)) return slots + hoped_for == 0 && mt_engine_is_hopeless(d->engine) ? MT_E_WORKERS : MT_OK;
     if (slots < hoped_for) slots = hoped_for; /* workers that still start: work may wait for them here */
@@ -259,13 +269,18 @@ static int tell_slots(mt_driver *d) {
 static int step(mt_driver *d, uint64_t *moved) {
     int status = take_messages(d, moved);
     if (status == MT_OK) status = mti_local_step(d->local, now_ns(), moved);
+    if (status == MT_OK && d->uplink != NULL) {
+        status = mti_uplink_step(d->uplink, d->engine, d->has_submitted, moved);
+        d->has_submitted = false;
+    }
     if (status == MT_OK && d->bank != NULL) status = mti_bank_step(d->bank, d->engine, d->bank_lane, now_ns(), moved);
     if (status == MT_OK && d->transport != NULL) status = take_frames(d, moved);
     if (status == MT_OK && d->phase == PHASE_RUNNING) status = mt_engine_dispatch(d->engine, now_ns(), moved);
     if (status == MT_OK && d->phase == PHASE_RUNNING) status = tell_slots(d);
     if (status == MT_OK) status = mti_local_flush(d->local, moved);
     if (status == MT_OK && d->transport != NULL) status = flush_peers(d, moved);
-    if (is_root(d)) mti_driver_wake_waiters(d);
+    if (status == MT_OK && d->uplink != NULL) status = mti_link_pump(mti_uplink_link(d->uplink), moved);
+    mti_driver_wake_waiters(d);
     mt_add_relaxed(&d->steps, 1);
     return status;
 }
@@ -322,7 +337,7 @@ static void end_thread(mt_driver *d) {
     if (d->transport != NULL) d->transport->destroy(d->transport); /* by the thread that used it, before the library is finalised */
     d->transport = NULL;
     mt_engine_abandon(d->engine);
-    if (is_root(d)) mti_driver_wake_waiters(d);
+    mti_driver_wake_waiters(d);
     mt_store_relaxed(&d->cpu_ns, cpu_time_ns(CLOCK_THREAD_CPUTIME_ID));
     mt_store_release(&d->ended, 1); /* pairs with mt_driver_stats_now */
     mt_message messages[MESSAGES_AT_A_TIME];
@@ -431,8 +446,10 @@ static void *run(void *argument) {
 int mt_driver_start(mt_driver *d) {
     mt_peer *parent = is_root(d) ? NULL : find_peer(d, (uint32_t)d->options.parent);
     uint32_t lanes = d->options.workers + d->options.inline_workers + (d->bank != NULL) + d->n_peers;
-    d->engine = mt_engine_new(d->alloc, lanes, parent == NULL ? NULL : &parent->link.base, d->host);
+    mt_link *up = d->uplink != NULL ? mti_uplink_link(d->uplink) : parent != NULL ? &parent->link.base : NULL;
+    d->engine = mt_engine_new(d->alloc, lanes, up, d->host);
     if (d->engine == NULL) return MT_E_NOMEM;
+    mt_engine_set_ids(d->engine, d->options.first_id);
     d->said_slots = UINT32_MAX;
     d->all_peers_near = true;
     for (uint32_t i = 0; i < d->n_peers; i++) d->all_peers_near = d->all_peers_near && d->peers[i].bell != NULL;

@@ -24,8 +24,10 @@ typedef struct mt_driver_options {
     uint64_t ring_bytes;      /* of each ring of a worker; a power of two */
     uint64_t inbox_capacity;  /* messages; a power of two */
     uint32_t spin;            /* 1: never sleep (dedicated cores) */
-    uint32_t losses;          /* how often each task may be lost and tried again; root */
-    int32_t parent;           /* rank, -1: this is the root */
+    uint32_t losses;          /* how often each task may be lost and tried again, if it was submitted here */
+    int32_t parent;           /* rank, -1: this is the root, or a worker's engine */
+    mt_worker *above;         /* the worker whose tasks submit here: its link is the way up; NULL: this is a rank's engine */
+    uint64_t first_id;        /* of the objects made here; no two engines of a job may give the same */
     uint64_t stop_limit_ns;   /* from the order to stop until the engine ends whatever happens */
     const char *host;         /* name for messages; copied */
     char *const *zygote_argv; /* NULL-terminated; must stay until destroy. Needed when workers > 0 */
@@ -73,14 +75,14 @@ MT_EXPORT MT_MUST_CHECK int mt_driver_join(mt_driver *driver, int64_t timeout_ns
 MT_EXPORT int mt_driver_failure(const mt_driver *driver);
 MT_EXPORT bool mt_driver_is_clean(const mt_driver *driver);
 
-/* Root, any thread; waits without the interpreter lock while the inbox is full. `data` is copied. MT_E_CLOSED, MT_E_NOMEM. */
+/* Any thread; waits without the interpreter lock while the inbox is full. `data` is copied. MT_E_CLOSED, MT_E_NOMEM. */
 MT_EXPORT MT_MUST_CHECK int mt_driver_add_object(mt_driver *driver, uint64_t id, uint32_t codec, const uint8_t *data,
                                                  uint64_t size);
 MT_EXPORT void mt_driver_drop_object(mt_driver *driver, uint64_t id);
 /* A number for mt_driver_add_object that was not given before. */
 MT_EXPORT uint64_t mt_driver_new_object_id(mt_driver *driver);
 
-/* Root, any thread. A handle, or a status as 2^64 + code (any value above 2^63): MT_E_CLOSED, MT_E_NOMEM, MT_E_INTR (full inbox and a signal). All bytes
+/* Any thread. A handle, or a status as 2^64 + code (any value above 2^63): MT_E_CLOSED, MT_E_NOMEM, MT_E_INTR (full inbox and a signal). All bytes
  * are copied. */
 MT_EXPORT uint64_t mt_driver_submit(mt_driver *driver, uint64_t fn, uint32_t codec, const uint8_t *data, uint64_t size);
 /* The same with edges (handles), priority and retries. */
@@ -103,6 +105,9 @@ MT_EXPORT uint64_t mt_driver_number(uint64_t handle);
 MT_EXPORT const mt_value *mt_driver_value(uint64_t handle);
 /* Waits for a final state: its value (MT_DONE ...), or MT_E_TIMEOUT, MT_E_INTR, MT_E_CLOSED. `timeout_ns` negative: for ever. */
 MT_EXPORT int mt_driver_wait(mt_driver *driver, uint64_t handle, int64_t timeout_ns);
+/* As mt_driver_wait by the thread of an inline worker of this driver, between mt_worker_block and mt_worker_unblock: ends with MT_OK when the task is
+ * final, and otherwise as mt_worker_next. `handle` 0: no task, but whatever mt_worker_poke is called for. */
+MT_EXPORT MT_MUST_CHECK int mt_driver_help(mt_driver *driver, uint64_t handle, mt_worker *worker, int64_t timeout_ns, mt_call *out);
 /* True: the task is CANCELLED. False: it was already assigned or final. */
 MT_EXPORT bool mt_driver_cancel(mt_driver *driver, uint64_t handle);
 /* Any thread. Cancels every task that has been submitted and is not assigned when the engine comes to it. */

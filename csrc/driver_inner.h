@@ -8,6 +8,7 @@
 #include "driver.h"
 #include "inbox.h"
 #include "local.h"
+#include "uplink.h"
 
 /* Kinds of messages in the inbox; each says what its pointer is and that the receiver owns it. */
 enum mt_message_kind {
@@ -65,6 +66,7 @@ struct mt_driver {
     mt_local *local;
     mt_bank *bank; /* NULL: no virtual slots */
     uint32_t bank_lane;
+    mt_uplink *uplink; /* NULL: this is no worker's engine */
     mt_engine *engine;
     mt_inbox *inbox;
     mt_transport *transport; /* NULL: alone */
@@ -103,6 +105,7 @@ struct mt_driver {
     int64_t nap_ns;
     uint32_t sends_in_flight;
     uint32_t said_slots;
+    bool has_submitted; /* since the last step */
     _Atomic uint64_t steps, sleeps, frames_in, frames_out;
 };
 

@@ -12,13 +12,16 @@
  * milliseconds), a child also its round trip and its own workers' needs. */
 static const mt_lane_limits worker_limits = {0, 1024, 4000000, 64u << 20};
 static const mt_lane_limits child_limits = {0, 2048, 10000000, 256u << 20};
+/* Until the engine above says more: enough to tell it that there is work. */
+static const mt_lane_limits up_limits = {1, 2048, 10000000, 256u << 20};
 
 mt_engine *mt_engine_new(const mt_alloc *alloc, uint32_t max_lanes, mt_link *parent, const char *host) {
     mt_engine *e = mti_get_zeroed(alloc, 1, sizeof *e);
     if (e == NULL) return NULL;
     e->alloc = alloc;
-    e->parent = parent;
+    if (parent != NULL) max_lanes++;
     e->max_lanes = max_lanes;
+    e->up = NO_LANE;
     e->stop_mode = -1;
     e->next_value_object = (uint64_t)1 << 63; /* ids below are the submitters' */
     strncpy(e->host, host, HOST_SIZE - 1);
@@ -27,20 +30,18 @@ mt_engine *mt_engine_new(const mt_alloc *alloc, uint32_t max_lanes, mt_link *par
     e->jobs = mt_table_new(alloc);
     e->lanes = mti_get_zeroed(alloc, max_lanes + 1u, sizeof(lane));
     e->scratch_lanes = mti_get_zeroed(alloc, max_lanes + 1u, sizeof(uint32_t));
-    if (parent == NULL) e->graph = mt_graph_new(alloc);
+    e->graph = mt_graph_new(alloc);
     if (e->sched == NULL || e->objects == NULL || e->jobs == NULL || e->lanes == NULL ||
-        e->scratch_lanes == NULL || (parent == NULL && e->graph == NULL)) {
+        e->scratch_lanes == NULL || e->graph == NULL ||
+        (parent != NULL && mt_engine_add_lane(e, MT_ROLE_PARENT, parent, &e->up) != MT_OK)) {
         mt_engine_destroy(e);
         return NULL;
     }
-    if (e->graph != NULL) mti_graph_set_objects(e->graph, e->objects);
+    mti_graph_set_objects(e->graph, e->objects);
     return e;
 }
 
-static void free_errand(mt_engine *e, errand *errand) {
-    mt_blob_unref(errand->record);
-    mt_put(e->alloc, errand);
-}
+void mt_engine_set_ids(mt_engine *e, uint64_t first) { e->next_value_object = ((uint64_t)1 << 63) + first; }
 
 static void reap(mt_engine *e) {
     mt_task *task = mti_reaper_take(&e->reaper);
@@ -59,9 +60,6 @@ void mt_engine_destroy(mt_engine *e) {
         if (e->sched != NULL && e->objects != NULL && e->jobs != NULL) mt_engine_abandon(e);
         mt_graph_destroy(e->graph);
         while (mt_load_relaxed(&e->reaper.head) != NULL) reap(e);
-    } else if (e->jobs != NULL) {
-        uint64_t cursor = 0;
-        for (errand *job; (job = mt_table_next(e->jobs, &cursor)) != NULL;) free_errand(e, job);
     }
     mt_table_destroy(e->jobs);
     mt_objects_destroy(e->objects);
@@ -73,9 +71,18 @@ void mt_engine_destroy(mt_engine *e) {
 
 int mt_engine_add_lane(mt_engine *e, uint32_t role, mt_link *link, uint32_t *out_lane) {
     if (e->n_lanes == e->max_lanes) return MT_E_INVAL;
-    int status = mt_sched_add_lane(e->sched, role == MT_ROLE_WORKER ? &worker_limits : &child_limits, out_lane);
+    bool is_up = role == MT_ROLE_PARENT;
+    const mt_lane_limits *limits = is_up ? &up_limits : role == MT_ROLE_WORKER ? &worker_limits : &child_limits;
+    int status = mt_sched_add_lane(e->sched, limits, out_lane);
     if (status != MT_OK) return status;
-    e->lanes[e->n_lanes++] = (lane){.link = link, .role = role, .first_job = NO_JOB, .last_job = NO_JOB, .overtaking = NOBODY};
+    e->lanes[e->n_lanes++] = (lane){.link = link,
+                                    .role = role,
+                                    .up = is_up,
+                                    .first_job = NO_JOB,
+                                    .last_job = NO_JOB,
+                                    .overtaking = NOBODY,
+                                    .recalling_for = NO_LANE};
+    if (is_up) mt_sched_set_up(e->sched, *out_lane);
     return MT_OK;
 }
 
@@ -115,12 +122,11 @@ static int class_of(mt_engine *e, uint64_t fn, uint32_t *out_class) {
     return MT_OK;
 }
 
-static int enqueue(mt_engine *e, void *entry, uint64_t bytes) {
-    mt_job *job = job_of(e, entry);
+int mti_engine_enqueue(mt_engine *e, mt_job *job, uint64_t bytes) {
     int status = class_of(e, job->fn, &job->class_index);
-    if (status == MT_OK) status = mt_table_add(e->jobs, entry, &job->id);
-    if (status == MT_OK) status = mt_sched_push(e->sched, job->id, job->class_index, job->priority, bytes, false);
-    return status;
+    if (status == MT_OK) status = mt_table_add(e->jobs, job, &job->id);
+    if (status != MT_OK) return status;
+    return mt_sched_push_from(e->sched, job->id, job->class_index, job->priority, bytes, false, origin_of(job));
 }
 
 static uint64_t bytes_of_task(const mt_task *task) {
@@ -136,7 +142,7 @@ static int take_ready(mt_engine *e) {
     mt_task *batch[BATCH];
     for (uint32_t n; (n = mt_graph_take_ready(e->graph, batch, BATCH)) > 0;) {
         for (uint32_t i = 0; i < n; i++) {
-            int status = enqueue(e, batch[i], bytes_of_task(batch[i]));
+            int status = mti_engine_enqueue(e, &batch[i]->job, bytes_of_task(batch[i]));
             if (status != MT_OK) return status;
         }
     }
@@ -157,14 +163,14 @@ mt_assignment mti_engine_booking_of(const mt_job *job) {
     return (mt_assignment){job->id, job->cost_ns, job->bytes_booked, job->lane, job->class_index};
 }
 
-static void forget_job(mt_engine *e, mt_job *job) {
+void mti_engine_forget_job(mt_engine *e, mt_job *job) {
     if (job->id != 0) (void)mt_table_remove(e->jobs, job->id);
     job->id = 0;
     job->cost_ns = 0;
 }
 
 void mt_engine_cancelled(mt_engine *e, mt_task *task) {
-    if (task->place == PLACE_READY || task->place == PLACE_TAKEN) forget_job(e, &task->job);
+    if (task->place == PLACE_READY || task->place == PLACE_TAKEN) mti_engine_forget_job(e, &task->job);
     mt_graph_cancelled(e->graph, task);
     mt_task_unref(task);
 }
@@ -186,42 +192,18 @@ mt_task *mt_engine_take_ended(mt_engine *e, uint32_t *out_flags) { return mt_gra
 void mt_engine_abandon(mt_engine *e) {
     mt_sched_forget_ready(e->sched);
     uint64_t cursor = 0;
-    for (void *entry; (entry = mt_table_next(e->jobs, &cursor)) != NULL;) {
-        mt_job *job = job_of(e, entry);
-        forget_job(e, job);
-        if (e->graph == NULL) free_errand(e, entry);
+    for (mt_job *job; (job = mt_table_next(e->jobs, &cursor)) != NULL;) {
+        mti_engine_forget_job(e, job);
+        if (job->is_errand != 0) mti_engine_free_errand(e, errand_of(job));
     }
     for (uint32_t i = 0; i < e->n_lanes; i++) {
         mt_sched_clear_lane(e->sched, i);
         e->lanes[i].first_job = e->lanes[i].last_job = NO_JOB;
     }
-    if (e->graph != NULL) mt_graph_abandon(e->graph);
+    mt_graph_abandon(e->graph);
 }
 
 /* ---- up: results ---- */
-
-static int unref_errand_objects(mt_engine *e, const errand *errand) {
-    mt_rec_task head;
-    memcpy(&head, errand->record->data, sizeof head);
-    const mt_edge_ref *refs = (const mt_edge_ref *)(const void *)(errand->record->data + sizeof head);
-    for (uint32_t i = 0; i < head.rec.n; i++) {
-        if (refs[i].object != 0) mti_objects_release(e->objects, refs[i].object);
-    }
-    mti_objects_release(e->objects, head.fn);
-    return MT_OK;
-}
-
-static int end_errand(mt_engine *e, errand *errand, const ending *how) {
-    int status = unref_errand_objects(e, errand);
-    mt_rec_result head = how->head;
-    head.rec.id = errand->parent_id;
-    head.rec.size = sizeof head + how->bytes.size;
-    head.rec.kind = MT_KIND_RESULT;
-    mt_part parts[2] = {{&head, sizeof head}, how->bytes};
-    if (status == MT_OK) status = mti_link_send(e->parent, parts, 2, how->owner);
-    free_errand(e, errand);
-    return status;
-}
 
 static int end_task(mt_engine *e, mt_task *task, const ending *how) {
     uint32_t outcome = how->head.rec.n;
@@ -246,10 +228,9 @@ static int end_task(mt_engine *e, mt_task *task, const ending *how) {
     return MT_OK;
 }
 
-int mti_engine_end_job(mt_engine *e, void *entry, const ending *how) {
-    mt_job *job = job_of(e, entry);
-    forget_job(e, job);
-    return e->graph != NULL ? end_task(e, entry, how) : end_errand(e, entry, how);
+int mti_engine_end_job(mt_engine *e, mt_job *job, const ending *how) {
+    mti_engine_forget_job(e, job);
+    return job->is_errand != 0 ? mti_engine_end_errand(e, errand_of(job), how) : end_task(e, task_of(job), how);
 }
 
 int mt_engine_dispatch(mt_engine *e, uint64_t now_ns, uint64_t *out_n) {
@@ -257,7 +238,8 @@ int mt_engine_dispatch(mt_engine *e, uint64_t now_ns, uint64_t *out_n) {
     e->due_ns = UINT64_MAX;
     reap(e);
     int status = mti_engine_retire_dead_objects(e);
-    if (status == MT_OK && e->graph != NULL) status = take_ready(e);
+    if (status == MT_OK) status = take_ready(e);
+    if (status == MT_OK) status = mti_engine_tell_slots_elsewhere(e);
     if (status == MT_OK) status = mti_engine_send_ready(e, out_n);
     uint64_t recalls = 0;
     if (status == MT_OK) status = mti_engine_recall(e, &recalls);
@@ -267,14 +249,13 @@ int mt_engine_dispatch(mt_engine *e, uint64_t now_ns, uint64_t *out_n) {
 
 uint64_t mt_engine_due_ns(const mt_engine *e) { return e->due_ns; }
 
-/* ---- what lanes say ---- */
+/* ---- what lanes and the parent say ---- */
 
 static int on_result(mt_engine *e, uint32_t lane_index, const mt_incoming *incoming) {
     ending how;
     memcpy(&how.head, incoming->data, sizeof how.head);
     e->results++;
-    void *entry = mt_table_find(e->jobs, how.head.rec.id);
-    mt_job *job = entry == NULL ? NULL : job_of(e, entry);
+    mt_job *job = mt_table_find(e->jobs, how.head.rec.id);
     if (job == NULL || job->lane != lane_index || job->cost_ns == 0) {
         e->stale_results++;
         return MT_OK;
@@ -282,12 +263,13 @@ static int on_result(mt_engine *e, uint32_t lane_index, const mt_incoming *incom
     lane *from = &e->lanes[lane_index];
     if (how.head.rec.n == MT_OUTCOME_RETURNED) return mti_engine_come_back(e, job);
     from->finished++;
+    from->patience_ns = 0;
     mt_assignment booking = mti_engine_booking_of(job);
     mti_engine_lane_remove(e, from, job);
     mt_sched_done(e->sched, &booking, how.head.duration_ns);
     how.bytes = (mt_part){(const unsigned char *)incoming->data + sizeof how.head, incoming->size - sizeof how.head};
     how.owner = incoming->blob;
-    return mti_engine_end_job(e, entry, &how);
+    return mti_engine_end_job(e, job, &how);
 }
 
 int mt_engine_from_lane(mt_engine *e, uint32_t lane_index, const mt_incoming *incoming) {
@@ -298,15 +280,26 @@ int mt_engine_from_lane(mt_engine *e, uint32_t lane_index, const mt_incoming *in
     memcpy(&rec, incoming->data, sizeof rec);
     switch (rec.kind) {
         case MT_KIND_RESULT: return on_result(e, lane_index, incoming);
+        case MT_KIND_TASK: return mti_engine_on_task(e, lane_index, incoming);
+        case MT_KIND_OBJECT: return mti_engine_on_object(e, lane_index, incoming);
+        case MT_KIND_DROP: mti_engine_on_drop(e, lane_index, rec.id); return MT_OK;
         case MT_KIND_HELLO:
             from->up = true;
             from->finished = 0;
-            mt_sched_set_slots(e->sched, lane_index, from->role == MT_ROLE_WORKER ? 1 : rec.n);
+            from->closed = rec.n == 0;
+            mt_sched_set_floor(e->sched, lane_index, INT32_MIN);
+            mt_sched_set_slots(e->sched, lane_index, rec.n);
             return MT_OK;
-        case MT_KIND_SLOTS: mt_sched_set_slots(e->sched, lane_index, rec.n); return MT_OK;
+        case MT_KIND_SLOTS:
+            if (from->role == MT_ROLE_WORKER) return mti_engine_on_worker_slots(e, lane_index, &rec);
+            mt_sched_set_slots(e->sched, lane_index, rec.n);
+            return MT_OK;
+        case MT_KIND_RECALL: return mti_engine_on_recall(e, lane_index, rec.n, (int64_t)rec.id);
         case MT_KIND_RECALLED: return mti_engine_on_recalled(e, from, rec.n);
+        case MT_KIND_STOP: e->stop_mode = (int)rec.n; return MT_OK;
         case MT_KIND_BYE:
             from->said_bye = true;
+            mti_engine_orphan(e, lane_index);
             from->up = false;
             mt_sched_set_slots(e->sched, lane_index, 0);
             return MT_OK;
@@ -324,7 +317,7 @@ static int end_lost(mt_engine *e, mt_job *job, const mt_lost *why) {
     ending how = {.head = {.rec = {.flags = MT_CODEC_LOST, .n = MT_OUTCOME_LOST}},
                   .bytes = {body, sizeof *why + host_size}};
     e->lost++;
-    return mti_engine_end_job(e, mt_table_find(e->jobs, job->id), &how);
+    return mti_engine_end_job(e, job, &how);
 }
 
 int mt_engine_lane_lost(mt_engine *e, uint32_t lane_index, const mt_lost *why, uint64_t started) {
@@ -333,8 +326,9 @@ int mt_engine_lane_lost(mt_engine *e, uint32_t lane_index, const mt_lost *why, u
     mt_objects_forget_lane(e->objects, lane_index);
     mt_sched_set_slots(e->sched, lane_index, 0);
     mti_link_clean_up(l->link);
+    mti_engine_orphan(e, lane_index);
     int status = mti_engine_put_back_after(e, lane_index, started);
-    if (status == MT_OK && l->recalling) status = mti_engine_on_recalled(e, l, 0);
+    if (status == MT_OK) status = mti_engine_end_recalls(e, lane_index);
     while (status == MT_OK && l->first_job != NO_JOB) {
         mt_job *job = job_at(e, l->first_job);
         mt_assignment booking = mti_engine_booking_of(job);
@@ -348,65 +342,17 @@ int mt_engine_lane_lost(mt_engine *e, uint32_t lane_index, const mt_lost *why, u
 
 /* ---- the agent's side ---- */
 
-static int on_task(mt_engine *e, const mt_incoming *incoming) {
-    mt_part whole = {incoming->data, incoming->size};
-    errand *job = mti_get_zeroed(e->alloc, 1, sizeof *job);
-    if (job == NULL) return MT_E_NOMEM;
-    job->record = incoming->blob != NULL ? mt_blob_ref(incoming->blob) : mt_blob_from_parts(e->alloc, &whole, 1);
-    if (job->record == NULL) {
-        mt_put(e->alloc, job);
-        return MT_E_NOMEM;
-    }
-    mt_rec_task head;
-    memcpy(&head, job->record->data, sizeof head);
-    job->parent_id = head.rec.id;
-    job->job.fn = head.fn;
-    job->job.priority = head.priority;
-    const mt_edge_ref *refs = (const mt_edge_ref *)(const void *)(job->record->data + sizeof head);
-    int status = mt_objects_ref(e->objects, head.fn);
-    uint32_t held = 0;
-    for (; held < head.rec.n && status == MT_OK; held++) {
-        if (refs[held].object != 0) status = mt_objects_ref(e->objects, refs[held].object);
-    }
-    if (status != MT_OK) { /* the parent refers to what it never sent */
-        free_errand(e, job);
-        return MT_E_RECORD;
-    }
-    status = enqueue(e, job, job->record->size);
-    if (status == MT_OK && head.cost_us > 0) mt_sched_hint(e->sched, job->job.class_index, head.cost_us * (uint64_t)1000);
-    return status;
-}
-
-static int on_object(mt_engine *e, const mt_rec *rec, const mt_incoming *incoming) {
-    mt_part bytes = {(const unsigned char *)incoming->data + sizeof *rec, incoming->size - sizeof *rec};
-    int status = incoming->blob != NULL
-                     ? mti_objects_add_blob(e->objects, rec->id, incoming->blob, sizeof *rec, rec->flags)
-                     : mt_objects_add(e->objects, rec->id, &bytes, rec->flags);
-    return status == MT_E_INVAL ? MT_E_RECORD : status;
-}
-
 int mt_engine_from_parent(mt_engine *e, const mt_incoming *incoming) {
-    int status = mt_record_check(incoming->data, incoming->size, MT_ROLE_PARENT);
-    if (status != MT_OK) return status;
-    mt_rec rec;
-    memcpy(&rec, incoming->data, sizeof rec);
-    switch (rec.kind) {
-        case MT_KIND_TASK: return on_task(e, incoming);
-        case MT_KIND_OBJECT: return on_object(e, &rec, incoming);
-        case MT_KIND_DROP: mti_objects_release(e->objects, rec.id); return MT_OK;
-        case MT_KIND_RECALL: return mti_engine_on_recall(e, rec.n, (int64_t)rec.id);
-        case MT_KIND_STOP: e->stop_mode = (int)rec.n; return MT_OK;
-        default: return MT_E_RECORD;
-    }
+    return mt_engine_from_lane(e, e->up, incoming);
 }
 
 int mt_engine_say_slots(mt_engine *e, uint32_t slots) {
     uint16_t kind = e->said_hello ? MT_KIND_SLOTS : MT_KIND_HELLO;
     e->said_hello = true;
-    return mti_engine_send_head(e->parent, kind, (uint64_t)getpid(), slots);
+    return mti_engine_send_head(e->lanes[e->up].link, kind, (uint64_t)getpid(), slots);
 }
 
-int mt_engine_say_bye(mt_engine *e) { return mti_engine_send_head(e->parent, MT_KIND_BYE, 0, 0); }
+int mt_engine_say_bye(mt_engine *e) { return mti_engine_send_head(e->lanes[e->up].link, MT_KIND_BYE, 0, 0); }
 
 int mt_engine_stop_children(mt_engine *e, uint32_t mode) {
     for (uint32_t i = 0; i < e->n_lanes; i++) {
@@ -435,7 +381,7 @@ int mt_engine_stop_mode(const mt_engine *e) { return e->stop_mode; }
 uint64_t mt_engine_work_ahead_ns(const mt_engine *e) { return mt_sched_least_load(e->sched); }
 
 mt_engine_stats mt_engine_stats_now(const mt_engine *e) {
-    mt_engine_stats stats = {.outstanding = mt_table_count(e->jobs),
+    mt_engine_stats stats = {.graph = mt_graph_count(e->graph),
                              .objects = mt_objects_count(e->objects),
                              .object_bytes = mt_objects_bytes(e->objects),
                              .results = e->results,
@@ -443,11 +389,8 @@ mt_engine_stats mt_engine_stats_now(const mt_engine *e) {
                              .lost = e->lost,
                              .recalled = e->recalled,
                              .slots = mt_sched_slots(e->sched),
-                             .lanes = e->n_lanes};
-    if (e->graph != NULL) {
-        stats.graph = mt_graph_count(e->graph);
-        stats.outstanding = stats.graph.waiting + stats.graph.ready + stats.graph.taken;
-    }
+                             .lanes = e->n_lanes - (e->up != NO_LANE)};
+    stats.outstanding = stats.graph.waiting + stats.graph.ready + stats.graph.taken + e->n_errands;
     return stats;
 }
 
@@ -455,10 +398,18 @@ int mt_engine_check(const mt_engine *e) {
     int status = mt_table_check(e->jobs);
     if (status == MT_OK) status = mt_objects_check(e->objects);
     if (status == MT_OK) status = mt_sched_check(e->sched);
-    if (status == MT_OK && e->graph != NULL) status = mt_graph_check(e->graph);
-    uint64_t booked = 0, on_lanes = 0, cursor = 0;
+    if (status == MT_OK) status = mt_graph_check(e->graph);
+    uint64_t booked = 0, on_lanes = 0, cursor = 0, errands = 0;
     for (uint32_t i = 0; i < e->n_lanes; i++) booked += mt_sched_booked(e->sched, i);
-    for (void *entry; (entry = mt_table_next(e->jobs, &cursor)) != NULL;) on_lanes += job_of(e, entry)->cost_ns != 0;
+    for (const mt_job *job; (job = mt_table_next(e->jobs, &cursor)) != NULL;) {
+        on_lanes += job->cost_ns != 0;
+        errands += job->is_errand != 0;
+        uint32_t origin = origin_of(job);
+        if (origin != NO_LANE && (origin >= e->n_lanes || !e->lanes[origin].up)) return MT_E_RECORD;
+        if (origin != NO_LANE && origin == e->up && job->cost_ns != 0 && job->lane == e->up) return MT_E_RECORD;
+        if (job->is_errand != 0 && origin == NO_LANE && job->cost_ns == 0) return MT_E_RECORD; /* an orphan that still wants to run */
+    }
+    if (errands != e->n_errands) return MT_E_RECORD;
     uint64_t listed = 0;
     for (uint32_t i = 0; i < e->n_lanes; i++) {
         uint32_t before = NO_JOB;

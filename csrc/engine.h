@@ -1,10 +1,12 @@
 /* engine.h - the state machine of a rank: events in, records out.
  *
  * Role: joins graph (root only), scheduler, objects and lanes. A lane is a local worker or a child rank; both get the same records.
- * The root turns futures into tasks; an agent keeps an errand for each task it was given: the record, and the id that its parent knows it by.
+ * Tasks are submitted here, or given by the parent or by lanes (sub-tasks of workers; what is too much for the ranks below): of those it keeps an
+ * errand, the record and the id that the sender knows it by. The parent is a lane too: it gets tasks that did not come from it and that no
+ * other lane has credit for.
  * Deterministic: the same events in the same order give the same records; it has no clock and does no I/O of its own.
- * Invariants: each job in the table is ready in the scheduler or booked on exactly one lane; each record of a task that goes down is answered by one
- * RESULT that goes up, whatever happens to the lane.
+ * Invariants: each job in the table is ready in the scheduler or booked on exactly one lane; each record of a task that was sent is answered by one
+ * RESULT that goes back, whatever happens to the lane. When a lane is lost, nobody is left to want what came from it: that is dropped.
  * Thread rule: one owner thread. Errors: MT_E_NOMEM and MT_E_PEER are final for the engine; MT_E_RECORD blames the sender only.
  */
 #ifndef MT_ENGINE_H
@@ -19,7 +21,7 @@
 /* cffi:begin */
 
 typedef struct mt_engine_stats {
-    mt_graph_counts graph;   /* root: tasks */
+    mt_graph_counts graph;   /* tasks that were submitted here */
     uint64_t outstanding;    /* tasks or errands that have not ended */
     uint64_t objects;
     uint64_t object_bytes;
@@ -35,30 +37,32 @@ typedef struct mt_engine_stats {
 
 typedef struct mt_engine mt_engine;
 
-/* An engine without lanes. `parent` NULL: the root; else the way up (borrowed). `host`: for messages about lost tasks, copied. */
+/* An engine without lanes but the way up, `parent` (borrowed); NULL: the root. `host`: for messages about lost tasks, copied. */
 mt_engine *mt_engine_new(const mt_alloc *alloc, uint32_t max_lanes, mt_link *parent, const char *host);
+/* Ids of its own objects count from 2^63 + `first`: no two engines of a job may give the same. */
+void mt_engine_set_ids(mt_engine *engine, uint64_t first);
 /* Ends all tasks first. Links are the caller's. */
 void mt_engine_destroy(mt_engine *engine);
 
 /* A lane over `link` (borrowed); it gets jobs once its HELLO has come. `role`: MT_ROLE_WORKER or MT_ROLE_CHILD. */
 MT_MUST_CHECK int mt_engine_add_lane(mt_engine *engine, uint32_t role, mt_link *link, uint32_t *out_lane);
 
-/* Root. Takes over one reference. A task whose function is unknown fails. */
+/* Takes over one reference. A task whose function is unknown fails. */
 MT_MUST_CHECK int mt_engine_submit(mt_engine *engine, mt_task *task);
-/* Root. After mt_task_try_cancel; takes over one reference. */
+/* After mt_task_try_cancel; takes over one reference. */
 void mt_engine_cancelled(mt_engine *engine, mt_task *task);
-/* Root. Cancels every task that has no lane yet. */
+/* Cancels every task that has no lane yet. */
 void mt_engine_cancel_all(mt_engine *engine);
-/* Root. Ends a promise; takes over one reference to the task; `blob` is borrowed. */
+/* Ends a promise; takes over one reference to the task; `blob` is borrowed. */
 void mt_engine_fulfil(mt_engine *engine, mt_task *task, uint32_t outcome, uint32_t codec, mt_blob *blob);
-/* Root. Object `id` with one reference; `blob` is borrowed. */
+/* Object `id` with one reference; `blob` is borrowed. */
 MT_MUST_CHECK int mt_engine_add_object(mt_engine *engine, uint64_t id, mt_blob *blob, uint32_t codec);
 void mt_engine_drop_object(mt_engine *engine, uint64_t id);
-/* Root. Where tasks go whose values lie in the object table. */
+/* Where tasks go whose values lie in the object table. */
 mt_reaper *mt_engine_reaper(mt_engine *engine);
-/* Root. Ends every task as cancelled and forgets every job; running ones are not told. */
+/* Ends every task as cancelled and forgets every job; running ones are not told. */
 void mt_engine_abandon(mt_engine *engine);
-/* Root. As mt_graph_take_ended. */
+/* As mt_graph_take_ended. */
 mt_task *mt_engine_take_ended(mt_engine *engine, uint32_t *out_flags);
 
 /* A record from the parent. MT_E_RECORD: nothing was done. */

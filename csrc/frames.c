@@ -2,25 +2,25 @@
 
 #include <string.h>
 
-#define DOWN_SENDERS MT_ROLE_PARENT
 #define DOWN_RECEIVERS (MT_ROLE_CHILD | MT_ROLE_WORKER)
 #define UP_SENDERS (MT_ROLE_CHILD | MT_ROLE_WORKER)
+#define ALL (MT_ROLE_PARENT | MT_ROLE_CHILD | MT_ROLE_WORKER) /* tasks go down to where they run, and up from where there are too many */
 
 static const mt_kind_row kinds[MT_KIND_COUNT] = {
-    [MT_KIND_TASK] = {"TASK", DOWN_SENDERS, DOWN_RECEIVERS, MT_KIND_RESULT, sizeof(mt_rec_task)},
-    [MT_KIND_RESULT] = {"RESULT", UP_SENDERS, MT_ROLE_PARENT, 0, sizeof(mt_rec_result)},
-    [MT_KIND_OBJECT] = {"OBJECT", DOWN_SENDERS, DOWN_RECEIVERS, 0, sizeof(mt_rec)},
-    [MT_KIND_DROP] = {"DROP", DOWN_SENDERS, DOWN_RECEIVERS, 0, sizeof(mt_rec)},
+    [MT_KIND_TASK] = {"TASK", ALL, ALL, MT_KIND_RESULT, sizeof(mt_rec_task)},
+    [MT_KIND_RESULT] = {"RESULT", ALL, ALL, 0, sizeof(mt_rec_result)},
+    [MT_KIND_OBJECT] = {"OBJECT", ALL, ALL, 0, sizeof(mt_rec)},
+    [MT_KIND_DROP] = {"DROP", ALL, ALL, 0, sizeof(mt_rec)},
     [MT_KIND_HELLO] = {"HELLO", UP_SENDERS | MT_ROLE_ZYGOTE, MT_ROLE_PARENT, 0, sizeof(mt_rec)},
-    [MT_KIND_STOP] = {"STOP", DOWN_SENDERS, DOWN_RECEIVERS | MT_ROLE_ZYGOTE, MT_KIND_BYE, sizeof(mt_rec)},
+    [MT_KIND_STOP] = {"STOP", MT_ROLE_PARENT, DOWN_RECEIVERS | MT_ROLE_ZYGOTE, MT_KIND_BYE, sizeof(mt_rec)},
     [MT_KIND_BYE] = {"BYE", MT_ROLE_CHILD, MT_ROLE_PARENT, 0, sizeof(mt_rec)},
     [MT_KIND_SPAWN] = {"SPAWN", MT_ROLE_PARENT, MT_ROLE_ZYGOTE, MT_KIND_EXITED, sizeof(mt_rec)},
     [MT_KIND_KILL] = {"KILL", MT_ROLE_PARENT, MT_ROLE_ZYGOTE, MT_KIND_EXITED, sizeof(mt_rec)},
     [MT_KIND_EXITED] = {"EXITED", MT_ROLE_ZYGOTE, MT_ROLE_PARENT, 0, sizeof(mt_rec) + sizeof(mt_lost)},
-    [MT_KIND_SLOTS] = {"SLOTS", MT_ROLE_CHILD, MT_ROLE_PARENT, 0, sizeof(mt_rec)},
+    [MT_KIND_SLOTS] = {"SLOTS", ALL, ALL, 0, sizeof(mt_rec)},
     [MT_KIND_RESUME] = {"RESUME", MT_ROLE_PARENT, MT_ROLE_WORKER, 0, sizeof(mt_rec)},
-    [MT_KIND_RECALL] = {"RECALL", MT_ROLE_PARENT, MT_ROLE_CHILD, MT_KIND_RECALLED, sizeof(mt_rec)},
-    [MT_KIND_RECALLED] = {"RECALLED", MT_ROLE_CHILD, MT_ROLE_PARENT, 0, sizeof(mt_rec)},
+    [MT_KIND_RECALL] = {"RECALL", ALL, MT_ROLE_PARENT | MT_ROLE_CHILD, MT_KIND_RECALLED, sizeof(mt_rec)},
+    [MT_KIND_RECALLED] = {"RECALLED", MT_ROLE_PARENT | MT_ROLE_CHILD, ALL, 0, sizeof(mt_rec)},
 };
 
 const mt_kind_row *mt_kind(uint32_t kind) {
@@ -50,7 +50,7 @@ int mt_record_check(const void *record, uint64_t size, uint32_t sender) {
     const mt_kind_row *row = mt_kind(rec.kind);
     if (row == NULL || (row->sender & sender) == 0 || size < row->min_size) return MT_E_RECORD;
     if (rec.kind == MT_KIND_TASK) return check_task(&rec, record);
-    uint32_t last_outcome = sender == MT_ROLE_CHILD ? MT_OUTCOME_RETURNED : MT_OUTCOME_CANCELLED;
+    uint32_t last_outcome = sender == MT_ROLE_WORKER ? MT_OUTCOME_CANCELLED : MT_OUTCOME_RETURNED;
     if (rec.kind == MT_KIND_RESULT && rec.n > last_outcome) return MT_E_RECORD;
     return MT_OK;
 }

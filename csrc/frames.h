@@ -40,20 +40,21 @@
 #define MT_OUTCOME_RETURNED 4  /* not begun and given back after a RECALL */
 
 /* Kinds of records. Each row of mt_kind_table says who sends it to whom and which kind answers it. */
-#define MT_KIND_TASK 1   /* parent -> child, engine -> worker: run this. n: number of edges */
-#define MT_KIND_RESULT 2 /* child -> parent, worker -> engine: it ended. n: MT_OUTCOME_*. Gives the credit back */
-#define MT_KIND_OBJECT 3 /* downwards: bytes that later tasks refer to by id */
-#define MT_KIND_DROP 4   /* downwards: nobody will refer to this object again */
+#define MT_KIND_TASK 1   /* both ways: run this. n: number of edges. Upwards: a sub-task, or one that there is no slot for here */
+#define MT_KIND_RESULT 2 /* to where the task came from: it ended. n: MT_OUTCOME_*. Gives the credit back */
+#define MT_KIND_OBJECT 3 /* both ways: bytes that later tasks refer to by id */
+#define MT_KIND_DROP 4   /* by the sender of the object: it will not refer to it again */
 #define MT_KIND_HELLO 5  /* upwards, first of all: ready. id: process id, n: number of worker slots */
 #define MT_KIND_STOP 6   /* downwards: n = MT_STOP_* */
 #define MT_KIND_BYE 7    /* upwards, last of all: everything below me has ended */
 #define MT_KIND_SPAWN 8  /* engine -> zygote: fork worker n */
 #define MT_KIND_KILL 9   /* engine -> zygote: SIGKILL worker n */
 #define MT_KIND_EXITED 10 /* zygote -> engine: worker n, process `id`, has ended; body mt_lost */
-#define MT_KIND_SLOTS 11 /* upwards: n worker slots below me now */
+#define MT_KIND_SLOTS 11 /* n worker slots: child: below me now; engine, to whoever sends tasks up: elsewhere than at you. Worker: n tasks at a
+                          * time, of priorities from `id` (as an int64_t) on; fewer than before: what I have not begun I will not begin */
 #define MT_KIND_RESUME 12 /* engine -> worker: tasks from here on were sent after the recall */
-#define MT_KIND_RECALL 13 /* parent -> child: give back up to n tasks that have not begun, of a priority below `id` (as an int64_t) */
-#define MT_KIND_RECALLED 14 /* child -> parent: what could be given back has been, as RESULTs */
+#define MT_KIND_RECALL 13 /* by the sender of tasks: give back up to n that have not begun, of a priority below `id` (as an int64_t) */
+#define MT_KIND_RECALLED 14 /* what could be given back has been, as RESULTs; n of them */
 #define MT_KIND_COUNT 15
 
 #define MT_STOP_DRAIN 0 /* finish what you have, then end */

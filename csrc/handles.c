@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "atomic.h"
+#include "worker_inner.h"
 
 /* Waiters look for this long before they sleep: a short task answers within it. */
 #define SPIN_NS 40000
@@ -81,9 +82,17 @@ static int push_always(mt_driver *d, uint64_t kind, void *pointer) {
 
 static uint64_t as_result(int status) { return (uint64_t)(int64_t)status; }
 
+/* A priority of the user's in the band of a depth; it does not leave it. */
+static int32_t within(int32_t base, int32_t priority) {
+    int32_t most = MT_BAND / 2 - 1;
+    int64_t found = (int64_t)base + (priority > most ? most : priority < -most ? -most : priority);
+    return found < INT32_MAX ? (int32_t)found : INT32_MAX;
+}
+
 static uint64_t submit(mt_driver *d, mt_task_spec *spec) {
     spec->number = mt_add_relaxed(&d->next_number, 1);
     spec->losses = d->options.losses;
+    if (d->uplink != NULL) spec->priority = within(mt_load_relaxed(mti_uplink_base_priority(d->uplink)), spec->priority);
     mt_task *task = mt_task_new(d->alloc, spec);
     if (task == NULL) return as_result(MT_E_NOMEM);
     mt_task_ref(task); /* the engine's */
@@ -230,6 +239,15 @@ int mt_driver_wait(mt_driver *d, uint64_t handle, int64_t timeout_ns) {
     return status;
 }
 
+int mt_driver_help(mt_driver *d, uint64_t handle, mt_worker *worker, int64_t timeout_ns, mt_call *out) {
+    mt_task *task = task_of(handle);
+    if (task != NULL && flag(task, MT_WAITED) >= MT_FIRST_FINAL) return MT_OK;
+    if (has_ended(d)) return MT_E_CLOSED;
+    mt_add_relaxed(&d->n_waiting, 1);
+    int status = mti_worker_next(worker, task == NULL ? NULL : &task->state, timeout_ns, out);
+    (void)mt_sub_acq_rel(&d->n_waiting, 1);
+    return status;
+}
 
 bool mt_driver_notify(mt_driver *d, uint64_t handle) {
     (void)d;
@@ -360,10 +378,13 @@ void mti_driver_refuse_message(mt_driver *d, mt_message message) {
 }
 
 void mti_driver_wake_waiters(mt_driver *d) {
-    bool notify = false;
+    bool notify = false, waited = false;
     uint32_t flags;
     for (mt_task *task; (task = mt_engine_take_ended(d->engine, &flags)) != NULL;) {
-        if ((flags & MT_WAITED) != 0) mti_futex_wake(&task->state, INT_MAX, false);
+        if ((flags & MT_WAITED) != 0) {
+            mti_futex_wake(&task->state, INT_MAX, false);
+            waited = true;
+        }
         if ((flags & MT_NOTIFY) == 0) {
             mt_task_unref(task);
             continue;
@@ -379,6 +400,7 @@ void mti_driver_wake_waiters(mt_driver *d) {
         d->notified_last = task;
         (void)pthread_mutex_unlock(&d->notified_lock);
     }
+    if (waited) mti_local_ring_inline(d->local);
     if (notify) mti_gate_open(&d->notify_gate);
     mt_graph_counts counts = mt_engine_stats_now(d->engine).graph;
     uint64_t ended = counts.done + counts.failed + counts.dependency_failed + counts.cancelled;

@@ -75,22 +75,28 @@ void mti_link_clean_up(mt_link *link) {
     link->backlog_bytes = 0;
 }
 
+static void ring_bells(const mt_ring_link *self) {
+    mt_bell_ring(self->memory.bell);
+    mt_bell_ring(self->memory.engine_bell);
+}
+
 static int ring_write(mt_link *link, const mt_part *parts, uint32_t n_parts, uint64_t *progress) {
     mt_ring_link *self = (mt_ring_link *)link;
     uint64_t before = *progress;
     int status = mt_ring_put(self->ring, parts, n_parts, progress);
-    if (status == MT_E_AGAIN && *progress != before) mt_bell_ring(self->memory.bell); /* a streaming record needs its reader awake */
+    if (status == MT_E_AGAIN && *progress != before) ring_bells(self); /* a streaming record needs its reader awake */
     return status;
 }
 
 static int ring_flush(mt_link *link) {
     mt_ring_link *self = (mt_ring_link *)link;
-    if (mt_ring_publish(self->ring)) mt_bell_ring(self->memory.bell);
+    if (mt_ring_publish(self->ring)) ring_bells(self);
     return MT_OK;
 }
 
-static int ring_recall(mt_link *link, uint64_t *out_begun) {
-    *out_begun = mti_recall(((mt_ring_link *)link)->memory.started);
+static int ring_recall(mt_link *link, bool by_itself, uint64_t *out_begun) {
+    _Atomic uint64_t *started = ((mt_ring_link *)link)->memory.started;
+    *out_begun = by_itself ? mti_begun(started) : mti_recall(started);
     mt_rec resume = {sizeof resume, 0, MT_KIND_RESUME, 0, 0};
     mt_part part = {&resume, sizeof resume};
     return mti_link_send(link, &part, 1, NULL);

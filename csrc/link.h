@@ -21,8 +21,9 @@ struct mt_link {
     int (*write)(mt_link *link, const mt_part *parts, uint32_t n_parts, uint64_t *progress);
     /* Lets the other side see what was written. */
     int (*flush)(mt_link *link);
-    /* What has been sent and not begun will not begin; jobs begun since HELLO. NULL: the other side must be asked with a RECALL. */
-    int (*recall)(mt_link *link, uint64_t *out_begun);
+    /* What has been sent and not begun will not begin; jobs begun since HELLO. `by_itself`: the other side has seen to that, and only waits to be
+     * told what is sent afterwards. NULL: the other side must be asked with a RECALL. */
+    int (*recall)(mt_link *link, bool by_itself, uint64_t *out_begun);
     mt_parcel *first;
     mt_parcel *last;
     uint64_t backlog_bytes;

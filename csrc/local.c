@@ -122,7 +122,13 @@ void mti_local_destroy(mt_local *local) {
     mt_put(local->alloc, local);
 }
 
-mt_bell *mti_local_bell(mt_local *local) { return mti_segment_bell(local->base); }
+mt_bell *mti_local_bell(mt_local *local) {
+    return local->options.bell != NULL ? local->options.bell : mti_segment_bell(local->base);
+}
+
+void mti_local_ring_inline(mt_local *local) {
+    for (uint32_t i = local->options.workers; i < local->n_workers; i++) mt_bell_ring(local->workers[i].memory.bell);
+}
 int mti_local_fd(const mt_local *local) { return local->fd; }
 void *mti_local_base(const mt_local *local) { return local->base; }
 uint32_t mti_local_inline_index(const mt_local *local) { return 1 + local->options.workers; }

@@ -19,6 +19,7 @@ typedef struct mt_local_options {
     uint32_t inline_workers; /* links for threads of this process */
     uint64_t ring_bytes;
     char *const *zygote_argv; /* NULL-terminated, used until destroy; its descriptor 3 will be the segment */
+    mt_bell *bell; /* the engine's, if it is not the segment's own */
 } mt_local_options;
 
 /* NULL: out of memory or errno. */
@@ -28,6 +29,8 @@ void mti_local_destroy(mt_local *local);
 mt_bell *mti_local_bell(mt_local *local);
 int mti_local_fd(const mt_local *local);
 void *mti_local_base(const mt_local *local);
+/* Has inline workers look: what one of them waits for may have happened. */
+void mti_local_ring_inline(mt_local *local);
 /* Index in the segment of the first inline worker's link. */
 uint32_t mti_local_inline_index(const mt_local *local);
 

@@ -7,7 +7,7 @@ typedef struct object {
     uint64_t refs;
     uint32_t codec;
     uint32_t class_index;
-    uint64_t *lanes; /* one bit for each lane */
+    uint64_t *lanes; /* one bit for each lane that has it, then one for each that has brought it */
     uint64_t next_dead;
 } object;
 
@@ -82,11 +82,13 @@ static int make_room(mt_objects *objects) {
     return MT_OK;
 }
 
+static uint64_t words(const mt_objects *objects) { return (objects->max_lanes + 63u) / 64u + 1u; }
+
 int mti_objects_add_blob(mt_objects *objects, uint64_t id, mt_blob *blob, uint64_t offset, uint32_t codec) {
     if (id == 0 || find(objects, id) != NULL) return MT_E_INVAL;
     int status = make_room(objects);
     if (status != MT_OK) return status;
-    uint64_t *lanes = mti_get_zeroed(objects->alloc, (objects->max_lanes + 63u) / 64u + 1u, sizeof *lanes);
+    uint64_t *lanes = mti_get_zeroed(objects->alloc, 2u * words(objects), sizeof *lanes);
     if (lanes == NULL) return MT_E_NOMEM;
     *first_empty(objects, id) = (object){id, mt_blob_ref(blob), offset, 1, codec, 0, lanes, 0};
     objects->count++;
@@ -175,6 +177,32 @@ void mt_objects_forget_lane(mt_objects *objects, uint32_t lane) {
     for (uint64_t i = 0; i < objects->capacity; i++) {
         if (objects->places[i].id != 0) objects->places[i].lanes[lane / 64] &= ~((uint64_t)1 << (lane % 64));
     }
+}
+
+int mti_objects_bring(mt_objects *objects, uint64_t id, uint32_t lane) {
+    object *o = find(objects, id);
+    if (o == NULL) return MT_E_STALE;
+    uint64_t *word = &o->lanes[words(objects) + lane / 64], bit = (uint64_t)1 << (lane % 64);
+    int is_new = (*word & bit) == 0;
+    *word |= bit;
+    return is_new;
+}
+
+bool mti_objects_unbring(mt_objects *objects, uint64_t id, uint32_t lane) {
+    object *o = find(objects, id);
+    if (o == NULL) return false;
+    uint64_t *word = &o->lanes[words(objects) + lane / 64], bit = (uint64_t)1 << (lane % 64);
+    bool was = (*word & bit) != 0;
+    *word &= ~bit;
+    return was;
+}
+
+uint64_t mti_objects_next_brought(const mt_objects *objects, uint32_t lane, uint64_t *cursor) {
+    while (*cursor < objects->capacity) {
+        const object *o = &objects->places[(*cursor)++];
+        if (o->id != 0 && (o->lanes[words(objects) + lane / 64] >> (lane % 64) & 1) != 0) return o->id;
+    }
+    return 0;
 }
 
 uint64_t mt_objects_count(const mt_objects *objects) { return objects->count; }

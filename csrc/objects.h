@@ -47,6 +47,12 @@ void mti_objects_release(mt_objects *objects, uint64_t id);
 uint64_t mti_objects_take_dead(mt_objects *objects);
 /* The blob that owns an object's bytes (borrowed); NULL: no such object. */
 mt_blob *mti_objects_blob(const mt_objects *objects, uint64_t id);
+/* A lane has sent this object and may refer to it: it holds one reference. 1: from now on; 0: it does already; MT_E_STALE. */
+MT_MUST_CHECK int mti_objects_bring(mt_objects *objects, uint64_t id, uint32_t lane);
+/* It will not refer to it any more. Whether it could. */
+bool mti_objects_unbring(mt_objects *objects, uint64_t id, uint32_t lane);
+/* The next object, from place `*cursor` on (0 at first), that the lane may refer to; 0: none. */
+uint64_t mti_objects_next_brought(const mt_objects *objects, uint32_t lane, uint64_t *cursor);
 /* The scheduling class of the tasks that have this object as their function: one word for the engine to keep there. */
 uint32_t *mti_objects_class(mt_objects *objects, uint64_t id);
 

@@ -5,14 +5,23 @@
  * pay: taking a job back costs as much as sending it. */
 #define RECALL_LOAD_NS 1000000u
 #define OVERDUE_NS 2000000u
+/* The engine above is asked as soon as somebody here has nothing to do; but where it can give nothing back, less and less often. */
+#define SHORT_PATIENCE_NS 100000u
+#define LONG_PATIENCE_NS 50000000u
 
 /* To the front of the queue. */
 static int put_back(mt_engine *e, mt_job *job) {
     mt_assignment booking = mti_engine_booking_of(job);
     mti_engine_lane_remove(e, &e->lanes[job->lane], job);
     mt_sched_return(e->sched, &booking);
-    if (e->graph != NULL) mt_graph_unassign(e->graph, mt_table_find(e->jobs, job->id));
-    return mt_sched_push(e->sched, job->id, job->class_index, job->priority, job->bytes_booked, true);
+    uint32_t origin = origin_of(job);
+    if (job->is_errand == 0) {
+        mt_graph_unassign(e->graph, task_of(job));
+    } else if (origin == NO_LANE) {
+        mti_engine_drop_orphan(e, job);
+        return MT_OK;
+    }
+    return mt_sched_push_from(e->sched, job->id, job->class_index, job->priority, job->bytes_booked, true, origin);
 }
 
 int mti_engine_put_back_after(mt_engine *e, uint32_t lane_index, uint64_t started) {
@@ -28,89 +37,154 @@ int mti_engine_put_back_after(mt_engine *e, uint32_t lane_index, uint64_t starte
 }
 
 /* Asks a child, or takes at once what has not begun. */
-static int recall_from(mt_engine *e, uint32_t lane_index, uint64_t n, int64_t below) {
+static int recall_from(mt_engine *e, uint32_t lane_index, uint64_t n, int64_t below, uint32_t on_behalf) {
     lane *l = &e->lanes[lane_index];
     l->recalled_ns = e->now_ns;
     if (l->link->recall != NULL) {
         uint64_t started;
         uint64_t before = mt_sched_booked(e->sched, lane_index);
-        int status = l->link->recall(l->link, &started);
+        int status = l->link->recall(l->link, false, &started);
         if (status == MT_OK) status = mti_engine_put_back_after(e, lane_index, started);
         e->recalled += before - mt_sched_booked(e->sched, lane_index);
         return status;
     }
     l->recalling = true;
+    l->recalling_for = on_behalf;
     l->recall_below = below;
+    if (on_behalf != NO_LANE) e->lanes[on_behalf].asked++;
     return mti_engine_send_head(l->link, MT_KIND_RECALL, (uint64_t)below, n < UINT32_MAX ? (uint32_t)n : UINT32_MAX);
+}
+
+/* Jobs of a lane that may not have begun. */
+static uint64_t excess(const mt_engine *e, uint32_t lane_index) {
+    return lane_index == e->up ? mt_sched_booked(e->sched, lane_index) : mt_sched_excess(e->sched, lane_index);
 }
 
 static bool may_recall(const mt_engine *e, uint32_t lane_index, int64_t below) {
     const lane *l = &e->lanes[lane_index];
-    return l->up && !l->recalling && l->lowest < below && mt_sched_excess(e->sched, lane_index) > 0;
+    return l->up && !l->closed && !l->recalling && l->lowest < below && excess(e, lane_index) > 0;
 }
 
-static int give_up(mt_engine *e, void *entry) {
+/* Whether jobs from `origin` are among those of a lane. Without sub-tasks the only origin is the parent. */
+static bool has_jobs_from(const mt_engine *e, uint32_t lane_index, uint32_t origin) {
+    for (uint32_t at = e->lanes[lane_index].last_job; at != NO_JOB; at = job_at(e, at)->before) {
+        if (origin_of(job_at(e, at)) == origin) return true;
+    }
+    return false;
+}
+
+static int give_up(mt_engine *e, mt_job *job) {
     ending how = {.head = {.rec = {.n = MT_OUTCOME_RETURNED}}};
-    e->owed--;
-    e->given++;
-    return mti_engine_end_job(e, entry, &how);
+    lane *to = &e->lanes[errand_of(job)->origin];
+    to->owed--;
+    to->given++;
+    return mti_engine_end_job(e, job, &how);
 }
 
-static int give_up_ready(mt_engine *e) {
+static int give_up_ready(mt_engine *e, uint32_t origin) {
+    const lane *to = &e->lanes[origin];
     int status = MT_OK;
     uint64_t key;
-    while (e->owed > 0 && status == MT_OK && mt_sched_take_last(e->sched, e->owed_below, &key) == MT_OK) {
-        void *entry = mt_table_find(e->jobs, key);
-        if (entry != NULL) status = give_up(e, entry);
+    while (to->owed > 0 && status == MT_OK && mt_sched_take_last_from(e->sched, origin, to->owed_below, &key) == MT_OK) {
+        mt_job *job = mt_table_find(e->jobs, key);
+        if (job != NULL) status = give_up(e, job);
     }
     return status;
 }
 
-static int say_recalled(mt_engine *e) {
-    e->owed = 0;
-    return mti_engine_send_head(e->parent, MT_KIND_RECALLED, 0, e->given);
+static int say_recalled(lane *to) {
+    to->owed = 0;
+    return to->up ? mti_engine_send_head(to->link, MT_KIND_RECALLED, 0, to->given) : MT_OK;
 }
 
-/* The parent wants jobs back: first those that are queued here, then those that workers have not begun, then the children's. */
-int mti_engine_on_recall(mt_engine *e, uint32_t n, int64_t below) {
-    e->owed = n;
-    e->given = 0;
-    e->owed_below = below;
-    int status = give_up_ready(e);
-    for (uint32_t i = 0; i < e->n_lanes && e->owed > 0 && status == MT_OK; i++) {
-        if (e->lanes[i].link->recall == NULL || !may_recall(e, i, below)) continue;
-        status = recall_from(e, i, UINT64_MAX, below);
-        if (status == MT_OK) status = give_up_ready(e);
+/* A lane wants jobs back: first those that are queued here, then those that workers have not begun, then those that ranks may have. */
+int mti_engine_on_recall(mt_engine *e, uint32_t origin, uint32_t n, int64_t below) {
+    lane *to = &e->lanes[origin];
+    if (to->asked > 0) return MT_E_RECORD; /* it has not been answered yet */
+    to->owed = n;
+    to->given = 0;
+    to->owed_below = below;
+    int status = give_up_ready(e, origin);
+    for (uint32_t i = 0; i < e->n_lanes && to->owed > 0 && status == MT_OK; i++) {
+        if (e->lanes[i].link->recall == NULL || !may_recall(e, i, below) || !has_jobs_from(e, i, origin)) continue;
+        status = recall_from(e, i, UINT64_MAX, below, origin);
+        if (status == MT_OK) status = give_up_ready(e, origin);
     }
-    for (uint32_t i = 0, left = n; i < e->n_lanes && e->owed > 0 && left > 0 && status == MT_OK; i++) {
-        if (!may_recall(e, i, below)) continue;
-        uint64_t wanted = mt_sched_excess(e->sched, i);
-        if (wanted > e->owed) wanted = e->owed;
-        left = wanted < left ? left - (uint32_t)wanted : 0;
-        status = recall_from(e, i, wanted, below);
-        e->lanes[i].recalling_for_parent = true;
-        e->asked++;
+    for (uint32_t i = 0, left = n; i < e->n_lanes && to->owed > 0 && left > 0 && status == MT_OK; i++) {
+        if (e->lanes[i].link->recall != NULL || !may_recall(e, i, below) || !has_jobs_from(e, i, origin)) continue;
+        uint64_t wanted = excess(e, i);
+        if (origin == e->up) { /* all that may come back are its: no more than it wants */
+            if (wanted > to->owed) wanted = to->owed;
+            left = wanted < left ? left - (uint32_t)wanted : 0;
+        }
+        status = recall_from(e, i, wanted, below, origin);
     }
-    return status == MT_OK && e->asked == 0 ? say_recalled(e) : status;
+    return status == MT_OK && to->asked == 0 ? say_recalled(to) : status;
 }
 
 int mti_engine_come_back(mt_engine *e, mt_job *job) {
-    void *entry = mt_table_find(e->jobs, job->id);
     e->recalled++;
-    if (e->owed == 0 || job->priority >= e->owed_below) return put_back(e, job);
+    uint32_t origin = origin_of(job);
+    if (origin == NO_LANE || e->lanes[origin].owed == 0 || job->priority >= e->lanes[origin].owed_below) return put_back(e, job);
     mt_assignment booking = mti_engine_booking_of(job);
     mti_engine_lane_remove(e, &e->lanes[job->lane], job);
     mt_sched_return(e->sched, &booking);
-    return give_up(e, entry);
+    return give_up(e, job);
 }
 
 int mti_engine_on_recalled(mt_engine *e, lane *l, uint32_t n) {
     if (!l->recalling) return MT_E_RECORD;
     l->recalling = false;
-    if (n == 0 && l->recall_below < ANY_PRIORITY && l->lowest < l->recall_below) l->lowest = (int32_t)l->recall_below;
-    if (!l->recalling_for_parent) return MT_OK;
-    l->recalling_for_parent = false;
-    return --e->asked == 0 ? say_recalled(e) : MT_OK;
+    if (l->role == MT_ROLE_PARENT) {
+        l->patience_ns = n > 0 ? 0 : l->patience_ns == 0 ? SHORT_PATIENCE_NS : 2 * l->patience_ns;
+        if (l->patience_ns > LONG_PATIENCE_NS) l->patience_ns = LONG_PATIENCE_NS;
+    } else if (n == 0 && l->recall_below < ANY_PRIORITY && l->lowest < l->recall_below) {
+        l->lowest = (int32_t)l->recall_below;
+    }
+    if (l->recalling_for == NO_LANE) return MT_OK;
+    lane *wanted_by = &e->lanes[l->recalling_for];
+    l->recalling_for = NO_LANE;
+    return --wanted_by->asked == 0 ? say_recalled(wanted_by) : MT_OK;
+}
+
+int mti_engine_end_recalls(mt_engine *e, uint32_t lane_index) {
+    lane *l = &e->lanes[lane_index];
+    l->owed = l->asked = 0;
+    for (uint32_t i = 0; i < e->n_lanes; i++) {
+        if (e->lanes[i].recalling_for == lane_index) e->lanes[i].recalling_for = NO_LANE;
+    }
+    return l->recalling ? mti_engine_on_recalled(e, l, 0) : MT_OK;
+}
+
+int mti_engine_on_worker_slots(mt_engine *e, uint32_t lane_index, const mt_rec *rec) {
+    lane *l = &e->lanes[lane_index];
+    int64_t floor = (int64_t)rec->id;
+    if (floor < INT32_MIN || floor > INT32_MAX) return MT_E_RECORD;
+    int status = MT_OK;
+    if (rec->n < mt_sched_lane_slots(e->sched, lane_index) && l->link->recall != NULL) {
+        uint64_t begun;
+        status = l->link->recall(l->link, true, &begun);
+        if (status == MT_OK) status = mti_engine_put_back_after(e, lane_index, begun);
+    }
+    l->closed = rec->n == 0;
+    mt_sched_set_floor(e->sched, lane_index, (int32_t)floor);
+    mt_sched_set_slots(e->sched, lane_index, rec->n);
+    return status;
+}
+
+/* Slots here that have nothing to do take back what was sent up. */
+static int recall_from_above(mt_engine *e, uint64_t idle, uint64_t *out_n) {
+    if (e->up == NO_LANE || idle == 0 || !may_recall(e, e->up, ANY_PRIORITY)) return MT_OK;
+    lane *l = &e->lanes[e->up];
+    if (l->quiet_since_ns == 0) l->quiet_since_ns = e->now_ns;
+    uint64_t last_ns = l->quiet_since_ns > l->recalled_ns ? l->quiet_since_ns : l->recalled_ns;
+    uint64_t at_ns = last_ns + (l->patience_ns > SHORT_PATIENCE_NS ? l->patience_ns : SHORT_PATIENCE_NS);
+    if (e->now_ns < at_ns) {
+        if (at_ns < e->due_ns) e->due_ns = at_ns;
+        return MT_OK;
+    }
+    ++*out_n;
+    return recall_from(e, e->up, idle + excess(e, e->up) / 2, ANY_PRIORITY, NO_LANE);
 }
 
 /* Finds lanes that are behind while others have nothing to do, or while jobs that are more urgent wait here or behind others in the lane (a
@@ -119,15 +193,17 @@ int mti_engine_recall(mt_engine *e, uint64_t *out_n) {
     int32_t priority = 0;
     uint64_t urgent = 0, idle = 0;
     int64_t wanted = NOBODY;
+    for (uint32_t i = 0; i < e->n_lanes; i++) idle += i == e->up ? 0 : mt_sched_idle(e->sched, i);
+    int status = recall_from_above(e, idle, out_n);
     if (mt_sched_first_priority(e->sched, &priority, &urgent) == MT_OK) {
         wanted = priority;
-    } else {
-        for (uint32_t i = 0; i < e->n_lanes; i++) idle += mt_sched_idle(e->sched, i);
-        if (idle > 0) wanted = ANY_PRIORITY;
+        idle = 0;
+    } else if (idle > 0) {
+        wanted = ANY_PRIORITY;
     }
-    int status = MT_OK;
     for (uint32_t i = 0; i < e->n_lanes && status == MT_OK; i++) {
         lane *l = &e->lanes[i];
+        if (i == e->up) continue;
         int64_t below = l->link->recall != NULL && l->overtaking > wanted ? l->overtaking : wanted;
         if (!may_recall(e, i, below)) continue;
         if (l->quiet_since_ns == 0) l->quiet_since_ns = e->now_ns;
@@ -138,8 +214,8 @@ int mti_engine_recall(mt_engine *e, uint64_t *out_n) {
             if (l->quiet_since_ns + OVERDUE_NS < e->due_ns) e->due_ns = l->quiet_since_ns + OVERDUE_NS;
             continue;
         }
-        uint64_t excess = mt_sched_excess(e->sched, i), share = idle * excess / (idle + excess) + 1;
-        status = recall_from(e, i, urgent > 0 ? (urgent < excess ? urgent : excess) : share, below);
+        uint64_t behind = excess(e, i), share = idle * behind / (idle + behind) + 1;
+        status = recall_from(e, i, urgent > 0 ? (urgent < behind ? urgent : behind) : share, below, NO_LANE);
         ++*out_n;
     }
     return status;

@@ -12,6 +12,7 @@ typedef struct ready_job {
     uint64_t key;
     uint32_t class_index;
     uint32_t bytes; /* capped: only compared with limits */
+    uint32_t origin;
 } ready_job;
 
 /* Jobs of one priority: a deque. */
@@ -28,6 +29,9 @@ typedef struct lane {
     uint64_t booked;
     uint64_t booked_ns;
     uint64_t booked_bytes;
+    uint64_t queued; /* ready jobs that came from here */
+    int32_t floor;
+    bool is_up;
     uint32_t heap_at; /* NOT_IN_HEAP: no slots, or no credit for what was last refused */
     bool overdue;
 } lane;
@@ -37,10 +41,11 @@ typedef struct demand {
     uint64_t mean_ns; /* 0: unknown, which is more than any number */
     uint64_t cost_ns;
     uint64_t bytes;
+    int32_t priority;
 } demand;
 
 /* Less than any job asks. */
-static const demand NOTHING = {1, 0, 0};
+static const demand NOTHING = {1, 0, 0, INT32_MAX};
 
 typedef struct class_row {
     uint64_t mean_ns; /* 0: unknown */
@@ -129,7 +134,7 @@ static void heap_remove(mt_sched *sched, uint32_t lane_index) {
 /* The lane's load or limits have changed: it may have credit again. */
 static void heap_refresh(mt_sched *sched, uint32_t lane_index) {
     lane *l = &sched->lanes[lane_index];
-    if (l->limits.slots == 0) {
+    if (l->limits.slots == 0 || l->is_up) {
         heap_remove(sched, lane_index);
         return;
     }
@@ -148,16 +153,28 @@ int mt_sched_add_lane(mt_sched *sched, const mt_lane_limits *limits, uint32_t *o
                       sched->n_lanes + 1, sizeof *sched->lanes);
     if (status != MT_OK) return status;
     uint32_t index = (uint32_t)sched->n_lanes++;
-    sched->lanes[index] = (lane){.limits = *limits, .heap_at = NOT_IN_HEAP};
+    sched->lanes[index] = (lane){.limits = *limits, .floor = INT32_MIN, .heap_at = NOT_IN_HEAP};
     sched->slots += limits->slots;
     heap_refresh(sched, index);
     *out_lane = index;
     return MT_OK;
 }
 
+void mt_sched_set_up(mt_sched *sched, uint32_t lane_index) {
+    lane *l = &sched->lanes[lane_index];
+    sched->slots -= l->limits.slots;
+    l->is_up = true;
+    heap_refresh(sched, lane_index);
+}
+
+void mt_sched_set_floor(mt_sched *sched, uint32_t lane_index, int32_t floor) {
+    sched->lanes[lane_index].floor = floor;
+    heap_refresh(sched, lane_index);
+}
+
 void mt_sched_set_slots(mt_sched *sched, uint32_t lane_index, uint32_t slots) {
     lane *l = &sched->lanes[lane_index];
-    sched->slots = sched->slots - l->limits.slots + slots;
+    if (!l->is_up) sched->slots = sched->slots - l->limits.slots + slots;
     l->limits.slots = slots;
     heap_refresh(sched, lane_index);
 }
@@ -254,11 +271,16 @@ static int level_grow(mt_sched *sched, level *l) {
 }
 
 int mt_sched_push(mt_sched *sched, uint64_t key, uint32_t class_index, int32_t priority, uint64_t bytes, bool first) {
+    return mt_sched_push_from(sched, key, class_index, priority, bytes, first, MT_NO_LANE);
+}
+
+int mt_sched_push_from(mt_sched *sched, uint64_t key, uint32_t class_index, int32_t priority, uint64_t bytes, bool first,
+                       uint32_t origin) {
     level *l;
     int status = find_or_make_level(sched, priority, &l);
     if (status == MT_OK) status = level_grow(sched, l);
     if (status != MT_OK) return status;
-    ready_job job = {key, class_index, bytes < UINT32_MAX ? (uint32_t)bytes : UINT32_MAX};
+    ready_job job = {key, class_index, bytes < UINT32_MAX ? (uint32_t)bytes : UINT32_MAX, origin};
     uint64_t mask = l->capacity - 1;
     if (first) {
         l->first = (l->first - 1) & mask;
@@ -268,10 +290,12 @@ int mt_sched_push(mt_sched *sched, uint64_t key, uint32_t class_index, int32_t p
     }
     l->count++;
     sched->ready++;
+    if (origin != MT_NO_LANE) sched->lanes[origin].queued++;
     return MT_OK;
 }
 
 static bool has_credit(const lane *l, const demand *d) {
+    if (d->priority < l->floor) return false;
     if (l->booked > 0 && l->booked_bytes + d->bytes > l->limits.max_bytes) return false;
     if (l->booked < l->limits.slots) return true;
     if (d->mean_ns == 0 || l->overdue || l->booked >= (uint64_t)l->limits.slots * l->limits.max_ahead) return false;
@@ -280,7 +304,27 @@ static bool has_credit(const lane *l, const demand *d) {
 
 /* Whether a lane that has no credit for `b` has none for `a` either. */
 static bool asks_as_much(const demand *a, const demand *b) {
-    return a->cost_ns >= b->cost_ns && a->bytes >= b->bytes && (a->mean_ns == 0 || b->mean_ns != 0);
+    return a->cost_ns >= b->cost_ns && a->bytes >= b->bytes && a->priority <= b->priority && (a->mean_ns == 0 || b->mean_ns != 0);
+}
+
+static demand demand_of(const mt_sched *sched, const ready_job *job, int32_t priority) {
+    uint64_t mean_ns = sched->classes[job->class_index].mean_ns;
+    return (demand){mean_ns, mean_ns == 0 ? UNKNOWN_NS : mean_ns, job->bytes, priority};
+}
+
+/* The job is ready no more. */
+static void leave(mt_sched *sched, level *l, const ready_job *job) {
+    l->count--;
+    sched->ready--;
+    if (job->origin != MT_NO_LANE) sched->lanes[job->origin].queued--;
+}
+
+static void book(mt_sched *sched, uint32_t lane_index, const ready_job *job, const demand *d, mt_assignment *out) {
+    lane *chosen = &sched->lanes[lane_index];
+    chosen->booked++;
+    chosen->booked_ns += d->cost_ns;
+    chosen->booked_bytes += job->bytes;
+    *out = (mt_assignment){job->key, d->cost_ns, job->bytes, lane_index, job->class_index};
 }
 
 int mt_sched_next(mt_sched *sched, mt_assignment *out) {
@@ -288,8 +332,7 @@ int mt_sched_next(mt_sched *sched, mt_assignment *out) {
     level *l = sched->levels;
     while (l->count == 0) l++;
     ready_job job = l->jobs[l->first];
-    uint64_t mean_ns = sched->classes[job.class_index].mean_ns;
-    demand wanted = {mean_ns, mean_ns == 0 ? UNKNOWN_NS : mean_ns, job.bytes};
+    demand wanted = demand_of(sched, &job, l->priority);
     if (!asks_as_much(&wanted, &sched->refused)) { /* happens when a job of higher priority, or news of its class, has come */
         for (uint32_t i = 0; i < sched->n_lanes; i++) {
             if (sched->lanes[i].heap_at == NOT_IN_HEAP) heap_refresh(sched, i);
@@ -305,16 +348,46 @@ int mt_sched_next(mt_sched *sched, mt_assignment *out) {
             continue;
         }
         l->first = (l->first + 1) & (l->capacity - 1);
-        l->count--;
-        sched->ready--;
-        chosen->booked++;
-        chosen->booked_ns += wanted.cost_ns;
-        chosen->booked_bytes += job.bytes;
+        leave(sched, l, &job);
+        book(sched, index, &job, &wanted, out);
         heap_down(sched, 0);
-        *out = (mt_assignment){job.key, wanted.cost_ns, job.bytes, index, job.class_index};
         return MT_OK;
     }
     return MT_E_AGAIN;
+}
+
+static int64_t band(int32_t priority) {
+    int64_t shifted = (int64_t)priority + MT_BAND / 2;
+    return shifted / MT_BAND - (shifted % MT_BAND < 0);
+}
+
+/* Where in the level the first job is that did not come from `origin`; `count`: there is none. */
+static uint64_t first_not_from(const level *l, uint32_t origin) {
+    uint64_t i = 0;
+    while (i < l->count && l->jobs[(l->first + i) & (l->capacity - 1)].origin == origin) i++;
+    return i;
+}
+
+int mt_sched_next_up(mt_sched *sched, uint32_t up, mt_assignment *out) {
+    if (sched->ready == sched->lanes[up].queued) return MT_E_AGAIN;
+    level *found = NULL;
+    uint64_t at = 0;
+    for (level *l = sched->levels + sched->n_levels; l-- > sched->levels;) {
+        if (found != NULL && band(l->priority) != band(found->priority)) break;
+        uint64_t i = first_not_from(l, up);
+        if (i == l->count) continue;
+        found = l;
+        at = i;
+    }
+    uint64_t mask = found->capacity - 1;
+    ready_job job = found->jobs[(found->first + at) & mask];
+    demand wanted = demand_of(sched, &job, found->priority);
+    if (!has_credit(&sched->lanes[up], &wanted)) return MT_E_AGAIN;
+    for (; at > 0; at--) found->jobs[(found->first + at) & mask] = found->jobs[(found->first + at - 1) & mask];
+    found->first = (found->first + 1) & mask;
+    leave(sched, found, &job);
+    book(sched, up, &job, &wanted, out);
+    return MT_OK;
 }
 
 static void give_back(mt_sched *sched, const mt_assignment *what) {
@@ -362,10 +435,28 @@ int mt_sched_take_last(mt_sched *sched, int64_t below, uint64_t *out_key) {
     level *l = sched->levels + sched->n_levels - 1;
     while (l->count == 0) l--;
     if (l->priority >= below) return MT_E_AGAIN;
-    *out_key = l->jobs[(l->first + --l->count) & (l->capacity - 1)].key;
-    sched->ready--;
+    ready_job job = l->jobs[(l->first + l->count - 1) & (l->capacity - 1)];
+    leave(sched, l, &job);
+    *out_key = job.key;
     return MT_OK;
 }
+
+int mt_sched_take_last_from(mt_sched *sched, uint32_t origin, int64_t below, uint64_t *out_key) {
+    if (sched->lanes[origin].queued == 0) return MT_E_AGAIN;
+    for (level *l = sched->levels + sched->n_levels; l-- > sched->levels && l->priority < below;) {
+        uint64_t mask = l->capacity - 1, i = l->count;
+        while (i > 0 && l->jobs[(l->first + i - 1) & mask].origin != origin) i--;
+        if (i == 0) continue;
+        ready_job job = l->jobs[(l->first + i - 1) & mask];
+        for (; i < l->count; i++) l->jobs[(l->first + i - 1) & mask] = l->jobs[(l->first + i) & mask];
+        leave(sched, l, &job);
+        *out_key = job.key;
+        return MT_OK;
+    }
+    return MT_E_AGAIN;
+}
+
+uint32_t mt_sched_lane_slots(const mt_sched *sched, uint32_t lane_index) { return sched->lanes[lane_index].limits.slots; }
 
 uint32_t mt_sched_idle(const mt_sched *sched, uint32_t lane_index) {
     const lane *l = &sched->lanes[lane_index];
@@ -383,7 +474,7 @@ uint64_t mt_sched_least_load(const mt_sched *sched) {
     uint64_t least = UINT64_MAX; /* of all lanes: the heap holds only those with credit */
     for (uint64_t i = 0; i < sched->n_lanes && least > 0; i++) {
         const lane *l = &sched->lanes[i];
-        if (l->limits.slots > 0 && load_of(l) < least) least = load_of(l);
+        if (l->limits.slots > 0 && !l->is_up && load_of(l) < least) least = load_of(l);
     }
     return least == UINT64_MAX ? 0 : least;
 }
@@ -396,19 +487,23 @@ uint32_t mt_sched_slots(const mt_sched *sched) { return sched->slots; }
 
 void mt_sched_forget_ready(mt_sched *sched) {
     for (uint64_t i = 0; i < sched->n_levels; i++) sched->levels[i].count = 0;
+    for (uint64_t i = 0; i < sched->n_lanes; i++) sched->lanes[i].queued = 0;
     sched->ready = 0;
 }
 
 int mt_sched_check(const mt_sched *sched) {
-    uint64_t ready = 0, in_heap = 0;
+    uint64_t ready = 0, in_heap = 0, queued = 0, with_origin = 0;
     for (uint64_t i = 0; i < sched->n_levels; i++) {
-        ready += sched->levels[i].count;
+        const level *at = &sched->levels[i];
+        ready += at->count;
+        for (uint64_t k = 0; k < at->count; k++) with_origin += at->jobs[(at->first + k) & (at->capacity - 1)].origin != MT_NO_LANE;
         if (i > 0 && sched->levels[i - 1].priority <= sched->levels[i].priority) return MT_E_RECORD;
     }
     uint32_t slots = 0;
     for (uint32_t i = 0; i < sched->n_lanes; i++) {
         const lane *l = &sched->lanes[i];
-        slots += l->limits.slots;
+        slots += l->is_up ? 0 : l->limits.slots;
+        queued += l->queued;
         if (l->booked == 0 && (l->booked_ns != 0 || l->booked_bytes != 0)) return MT_E_RECORD;
         if (l->heap_at == NOT_IN_HEAP) continue;
         if (l->heap_at >= sched->heap_size || sched->heap[l->heap_at] != i) return MT_E_RECORD;
@@ -417,5 +512,5 @@ int mt_sched_check(const mt_sched *sched) {
     for (uint64_t i = 1; i < sched->heap_size; i++) {
         if (before(sched, sched->heap[i], sched->heap[(i - 1) / 2])) return MT_E_RECORD;
     }
-    return ready == sched->ready && in_heap == sched->heap_size && slots == sched->slots ? MT_OK : MT_E_RECORD;
+    return ready == sched->ready && queued == with_origin && in_heap == sched->heap_size && slots == sched->slots ? MT_OK : MT_E_RECORD;
 }

@@ -5,6 +5,9 @@
  * Policy: the ready job of highest priority, oldest first, goes to the lane with the least booked work for each slot. A lane takes
  * jobs ahead of free slots only while the work booked on it stays below its horizon: so short jobs are sent ahead by the
  * hundred and long ones, or ones of unknown duration, not at all. A lane that is overdue gets nothing ahead. Durations are learnt for each class (exponential average, weight 1/8).
+ * Jobs have an origin, the lane that they came from (or none). One lane may be the way up: it gets what no other lane has credit for, never a job that
+ * came from there, and of the rest one of the lowest band of priorities: jobs of a band were submitted at the same depth of tasks within tasks, and
+ * the ones at the top have most below them.
  * Invariants: a lane's booked jobs, nanoseconds and bytes are the sums over what was assigned and not given back.
  * Thread rule: one owner thread.
  */
@@ -16,6 +19,9 @@
 /* cffi:begin */
 
 typedef struct mt_sched mt_sched;
+
+#define MT_BAND 1048576 /* width of a band of priorities; the middle of the first is 0 */
+#define MT_NO_LANE 4294967295u
 
 /* A lane's limits. */
 typedef struct mt_lane_limits {
@@ -37,6 +43,10 @@ MT_EXPORT mt_sched *mt_sched_new(const mt_alloc *alloc);
 MT_EXPORT void mt_sched_destroy(mt_sched *sched);
 /* Lanes are numbered from 0 in the order in which they are added. Starts with `limits`. MT_E_NOMEM. */
 MT_EXPORT MT_MUST_CHECK int mt_sched_add_lane(mt_sched *sched, const mt_lane_limits *limits, uint32_t *out_lane);
+/* This lane is the way up: mt_sched_next does not use it, and its slots count with no others. */
+MT_EXPORT void mt_sched_set_up(mt_sched *sched, uint32_t lane);
+/* The lane gets no job of a priority below this. */
+MT_EXPORT void mt_sched_set_floor(mt_sched *sched, uint32_t lane, int32_t floor);
 MT_EXPORT void mt_sched_set_slots(mt_sched *sched, uint32_t lane, uint32_t slots);
 /* The lane's jobs are gone: nothing is booked on it any more. */
 MT_EXPORT void mt_sched_clear_lane(mt_sched *sched, uint32_t lane);
@@ -50,6 +60,11 @@ MT_EXPORT void mt_sched_hint(mt_sched *sched, uint32_t class_index, uint64_t dur
 /* A job is ready. `first`: before others of its priority (it has waited already). MT_E_NOMEM. */
 MT_EXPORT MT_MUST_CHECK int mt_sched_push(mt_sched *sched, uint64_t key, uint32_t class_index, int32_t priority,
                                           uint64_t bytes, bool first);
+/* The same with an origin: a lane, or MT_NO_LANE as above. */
+MT_EXPORT MT_MUST_CHECK int mt_sched_push_from(mt_sched *sched, uint64_t key, uint32_t class_index, int32_t priority,
+                                               uint64_t bytes, bool first, uint32_t origin);
+/* The next job for the way up, booked. MT_E_AGAIN: none may go there, or it has no credit. */
+MT_EXPORT MT_MUST_CHECK int mt_sched_next_up(mt_sched *sched, uint32_t up, mt_assignment *out);
 /* The next job and its lane, booked. MT_E_AGAIN: nothing ready or no lane has credit. O(log lanes). */
 MT_EXPORT MT_MUST_CHECK int mt_sched_next(mt_sched *sched, mt_assignment *out);
 /* An assigned job has ended, or was not sent after all (`duration_ns` 0: nothing is learnt). */
@@ -62,6 +77,10 @@ MT_EXPORT void mt_sched_return(mt_sched *sched, const mt_assignment *what);
 MT_EXPORT MT_MUST_CHECK int mt_sched_first_priority(const mt_sched *sched, int32_t *out_priority, uint64_t *out_n);
 /* Takes the job that would be the last out of the ready ones, if its priority is below `below`. MT_E_AGAIN: there is none. */
 MT_EXPORT MT_MUST_CHECK int mt_sched_take_last(mt_sched *sched, int64_t below, uint64_t *out_key);
+/* The same of the jobs with this origin. */
+MT_EXPORT MT_MUST_CHECK int mt_sched_take_last_from(mt_sched *sched, uint32_t origin, int64_t below, uint64_t *out_key);
+/* Slots of a lane. */
+MT_EXPORT uint32_t mt_sched_lane_slots(const mt_sched *sched, uint32_t lane);
 /* Slots of a lane in which no booked job can be. */
 MT_EXPORT uint32_t mt_sched_idle(const mt_sched *sched, uint32_t lane);
 /* Jobs booked on a lane beyond its slots: at least so many have not begun. */
@@ -72,7 +91,7 @@ MT_EXPORT uint64_t mt_sched_load(const mt_sched *sched, uint32_t lane);
 MT_EXPORT uint64_t mt_sched_least_load(const mt_sched *sched);
 MT_EXPORT uint64_t mt_sched_ready(const mt_sched *sched);
 MT_EXPORT uint64_t mt_sched_booked(const mt_sched *sched, uint32_t lane);
-MT_EXPORT uint32_t mt_sched_slots(const mt_sched *sched); /* of all lanes */
+MT_EXPORT uint32_t mt_sched_slots(const mt_sched *sched); /* of all lanes but the way up */
 /* Forgets all ready jobs. */
 MT_EXPORT void mt_sched_forget_ready(mt_sched *sched);
 MT_EXPORT MT_MUST_CHECK int mt_sched_check(const mt_sched *sched);

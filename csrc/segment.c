@@ -5,7 +5,7 @@
 #include "atomic.h"
 
 #define HEAD 4096u /* a page, so that neighbours map the bell and nothing else */
-#define LINK_HEAD 128u
+#define LINK_HEAD 192u
 
 static uint64_t link_size(uint64_t ring_bytes) { return LINK_HEAD + 2 * mt_ring_footprint(ring_bytes); }
 
@@ -19,6 +19,7 @@ mt_bell *mti_segment_bell(void *base) { return base; }
 mt_segment_link mti_segment_link_at(void *base, uint32_t index, uint64_t ring_bytes) {
     unsigned char *at = (unsigned char *)base + HEAD + index * link_size(ring_bytes);
     return (mt_segment_link){.bell = (mt_bell *)(void *)at,
+                             .engine_bell = (mt_bell *)(void *)(at + 128),
                              .started = (_Atomic uint64_t *)(void *)(at + 64),
                              .down = at + LINK_HEAD,
                              .up = at + LINK_HEAD + mt_ring_footprint(ring_bytes)};
@@ -26,6 +27,7 @@ mt_segment_link mti_segment_link_at(void *base, uint32_t index, uint64_t ring_by
 
 void mti_segment_format_link(const mt_segment_link *link, uint64_t ring_bytes) {
     memset(link->bell, 0, sizeof *link->bell);
+    memset(link->engine_bell, 0, sizeof *link->engine_bell);
     mt_store_relaxed(link->started, 0);
     mt_ring_format(link->down, ring_bytes);
     mt_ring_format(link->up, ring_bytes);

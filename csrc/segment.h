@@ -1,7 +1,7 @@
 /* segment.h - the memory that an engine shares with the processes below it, and where everything lies in it.
  *
  *   segment = engine's bell (one line) | link 0 | link 1 | ...        link 0: the zygote, link 1 + w: worker w
- *   link    = the bell of the one below, its count of begun jobs | ring down | ring up
+ *   link    = the bell of the one below, its count of begun jobs, the bell of an engine of its own | ring down | ring up
  *
  * The count of begun jobs also settles who has a job that is sent but not begun: while the engine's recalls, in the upper bits, are more than the
  * RESUME records that the worker has come to, it begins nothing. So a recall needs no answer.
@@ -19,6 +19,7 @@
 /* What one link's memory holds. */
 typedef struct mt_segment_link {
     mt_bell *bell;             /* wakes the worker or zygote */
+    mt_bell *engine_bell;      /* wakes the engine that a worker has for its sub-tasks; nobody arms it if there is none */
     _Atomic uint64_t *started; /* see mti_begin_job */
     void *down;                /* ring: engine -> worker */
     void *up;                  /* ring: worker -> engine */

@@ -1,4 +1,4 @@
-/* What an engine sends down: objects, then the tasks that refer to them. */
+/* What an engine sends to its lanes: objects, then the tasks that refer to them. */
 #include "engine_inner.h"
 
 #include <string.h>
@@ -128,27 +128,32 @@ static int send_errand(mt_engine *e, errand *errand, uint32_t lane_index) {
     return mti_link_send(e->lanes[lane_index].link, parts, 2, errand->record);
 }
 
-static int send_job(mt_engine *e, void *entry, const mt_assignment *a) {
-    mt_job *job = job_of(e, entry);
+static int send_job(mt_engine *e, mt_job *job, const mt_assignment *a) {
     job->lane = a->lane;
     job->cost_ns = a->cost_ns;
     job->bytes_booked = a->bytes;
     mti_engine_lane_append(e, &e->lanes[a->lane], job);
     int status = send_object(e, a->lane, job->fn);
     if (status != MT_OK) return status;
-    return e->graph != NULL ? send_task(e, entry, a->lane) : send_errand(e, entry, a->lane);
+    return job->is_errand != 0 ? send_errand(e, errand_of(job), a->lane) : send_task(e, task_of(job), a->lane);
+}
+
+static int next(mt_engine *e, mt_assignment *a) {
+    int status = mt_sched_next(e->sched, a);
+    if (status != MT_E_AGAIN || e->up == NO_LANE || e->lanes[e->up].recalling) return status;
+    return mt_sched_next_up(e->sched, e->up, a);
 }
 
 int mti_engine_send_ready(mt_engine *e, uint64_t *out_n) {
     int status = MT_OK;
     mt_assignment a;
-    while (status == MT_OK && mt_sched_next(e->sched, &a) == MT_OK) {
-        void *entry = mt_table_find(e->jobs, a.key);
-        if (entry == NULL || (e->graph != NULL && !mt_graph_assign(e->graph, entry))) {
+    while (status == MT_OK && next(e, &a) == MT_OK) {
+        mt_job *job = mt_table_find(e->jobs, a.key);
+        if (job == NULL || (job->is_errand == 0 && !mt_graph_assign(e->graph, task_of(job)))) {
             mt_sched_return(e->sched, &a); /* cancelled while it was queued */
             continue;
         }
-        status = send_job(e, entry, &a);
+        status = send_job(e, job, &a);
         ++*out_n;
     }
     return status;

@@ -73,7 +73,7 @@ MT_EXPORT bool mt_task_try_cancel(mt_task *task);
 #define MT_NOTIFY 512u /* flag: the notified list wants it */
 #define MT_FLAGS (MT_WAITED | MT_NOTIFY)
 
-/* What the scheduler's side keeps of something that can be run: part of a task at the root, of an errand below. */
+/* What the scheduler's side keeps of something that can be run: part of a task, or of an errand. */
 typedef struct mt_job {
     uint64_t id; /* in the engine's table; 0: not there */
     uint64_t fn;
@@ -84,6 +84,7 @@ typedef struct mt_job {
     uint32_t class_index;
     uint32_t bytes_booked;
     int32_t priority;
+    uint32_t is_errand; /* part of an errand */
 } mt_job;
 
 /* Tasks that must be freed by the engine thread: a stack that any thread pushes to. Outlives all tasks. */

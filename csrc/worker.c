@@ -11,30 +11,14 @@
 #include <unistd.h>
 
 #include "atomic.h"
-#include "frames.h"
-#include "objects.h"
-#include "segment.h"
+#include "sched.h"
+#include "task.h"
+#include "worker_inner.h"
 
 #define SPIN_NS 50000
 #define NAP_NS 20000       /* while the ring up is full: the engine empties it within its own naps */
 #define MAX_NAP_NS 1000000
 #define ANSWER_PARTS 64u
-
-struct mt_worker {
-    void *base;
-    uint64_t mapped; /* 0: the memory is not ours */
-    uint64_t ring_bytes;
-    mt_segment_link link;
-    mt_ring *down;
-    mt_ring *up;
-    mt_objects *objects;
-    mt_call call;
-    const mt_edge_ref *edges;
-    uint32_t edge_next; /* arguments are asked for in order: where the next one's inline bytes lie */
-    const unsigned char *edge_bytes;
-    uint64_t begun_ns;
-    uint64_t started;
-};
 
 static uint64_t now_ns(void) {
     struct timespec t;
@@ -51,11 +35,12 @@ static int open_link(mt_worker *w, uint32_t index) {
     return w->down != NULL && w->up != NULL ? MT_OK : MT_E_NOMEM;
 }
 
-mt_worker *mti_worker_new(void *base, uint32_t index, uint64_t ring_bytes) {
+mt_worker *mti_worker_new(void *base, uint32_t index, uint64_t ring_bytes, mt_bell *engine_bell) {
     mt_worker *w = mti_get_zeroed(mt_alloc_default(), 1, sizeof *w);
     if (w == NULL) return NULL;
     w->base = base;
     w->ring_bytes = ring_bytes;
+    w->engine_bell = engine_bell;
     w->objects = mt_objects_new(mt_alloc_default(), 0);
     if (w->objects == NULL || open_link(w, index) != MT_OK) {
         mt_worker_close(w);
@@ -63,6 +48,8 @@ mt_worker *mti_worker_new(void *base, uint32_t index, uint64_t ring_bytes) {
     }
     return w;
 }
+
+void mti_worker_set_base_priority(mt_worker *w, _Atomic int32_t *word) { w->base_priority = word; }
 
 mt_worker *mt_worker_open(int fd, uint32_t index, uint64_t ring_bytes) {
     struct stat status;
@@ -75,7 +62,7 @@ mt_worker *mt_worker_open(int fd, uint32_t index, uint64_t ring_bytes) {
     size_t size = (size_t)status.st_size;
     void *base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (base == MAP_FAILED) return NULL;
-    mt_worker *w = mti_worker_new(base, index, ring_bytes);
+    mt_worker *w = mti_worker_new(base, index, ring_bytes, mti_segment_bell(base));
     if (w == NULL) {
         (void)munmap(base, size);
         errno = ENOMEM;
@@ -96,14 +83,14 @@ void mt_worker_close(mt_worker *w) {
     mt_put(mt_alloc_default(), w);
 }
 
-static int send_up(mt_worker *w, const mt_part *parts, uint32_t n_parts) {
+static int write_up(mt_worker *w, const mt_part *parts, uint32_t n_parts) {
     uint64_t progress = 0;
     int64_t nap = NAP_NS;
     for (;;) {
         uint64_t before = progress;
         int status = mt_ring_put(w->up, parts, n_parts, &progress);
         (void)mt_ring_publish(w->up);
-        mt_bell_ring(mti_segment_bell(w->base));
+        mt_bell_ring(w->engine_bell);
         if (status != MT_E_AGAIN) return status;
         if (progress != before) {
             nap = NAP_NS;
@@ -116,13 +103,52 @@ static int send_up(mt_worker *w, const mt_part *parts, uint32_t n_parts) {
     }
 }
 
+static int send_up(mt_worker *w, const mt_part *parts, uint32_t n_parts) {
+    if (w->uplink == NULL) return write_up(w, parts, n_parts);
+    mti_uplink_take_pen(w->uplink);
+    int status = write_up(w, parts, n_parts);
+    mti_uplink_give_pen(w->uplink);
+    return status;
+}
+
 static int send_head(mt_worker *w, uint16_t kind, uint64_t id, uint32_t n) {
     mt_rec rec = {sizeof rec, id, kind, 0, n};
     mt_part part = {&rec, sizeof rec};
     return send_up(w, &part, 1);
 }
 
-int mt_worker_hello(mt_worker *w) { return send_head(w, MT_KIND_HELLO, (uint64_t)getpid(), 1); }
+int mt_worker_hello(mt_worker *w, uint32_t slots) {
+    w->slots = slots;
+    return send_head(w, MT_KIND_HELLO, (uint64_t)getpid(), slots);
+}
+
+/* ---- waiting within a task ---- */
+
+int mt_worker_block(mt_worker *w, int32_t floor, mt_pause *out) {
+    *out = (mt_pause){w->call.id, w->begun_ns, w->base_priority == NULL ? 0 : mt_load_relaxed(w->base_priority)};
+    w->slots++;
+    return send_head(w, MT_KIND_SLOTS, (uint64_t)(int64_t)floor, w->slots);
+}
+
+int mt_worker_unblock(mt_worker *w, int32_t floor, const mt_pause *pause) {
+    w->call.id = pause->id;
+    w->begun_ns = pause->begun_ns;
+    if (w->base_priority != NULL) mt_store_relaxed(w->base_priority, pause->base_priority);
+    w->slots--;
+    (void)mti_recall(w->link.started);
+    return send_head(w, MT_KIND_SLOTS, (uint64_t)(int64_t)floor, w->slots);
+}
+
+void mt_worker_poke(mt_worker *w) {
+    mt_store_release(&w->poked, 1); /* pairs with the look in mti_worker_next */
+    mt_bell_ring(w->link.bell);
+}
+
+int32_t mt_priority_within(int32_t priority) {
+    int64_t next = ((int64_t)priority + MT_BAND / 2) / MT_BAND + 1;
+    if (next < 1) next = 1;
+    return next > INT32_MAX / MT_BAND ? INT32_MAX / MT_BAND * MT_BAND : (int32_t)next * MT_BAND;
+}
 
 int mt_worker_exited(mt_worker *w, uint32_t n, int32_t pid, int32_t wait_status) {
     struct {
@@ -134,7 +160,7 @@ int mt_worker_exited(mt_worker *w, uint32_t n, int32_t pid, int32_t wait_status)
 }
 
 /* A record has come: what the caller gets of it, or MT_E_AGAIN when it was for the object table. */
-static int take(mt_worker *w, const mt_incoming *incoming, mt_call *out) {
+int mti_worker_take(mt_worker *w, const mt_incoming *incoming, mt_call *out) {
     const unsigned char *data = incoming->data;
     uint64_t size = incoming->size;
     int status = mt_record_check(data, size, MT_ROLE_PARENT);
@@ -151,7 +177,8 @@ static int take(mt_worker *w, const mt_incoming *incoming, mt_call *out) {
             for (uint32_t i = 0; i < rec.n; i++) {
                 if (w->edges[i].object == 0) head += mti_pad8(w->edges[i].size);
             }
-            *out = (mt_call){rec.id, task.fn, data + head, size - head, rec.flags, rec.n};
+            *out = (mt_call){rec.id, task.fn, data + head, size - head, rec.flags, rec.n, task.priority};
+            if (w->base_priority != NULL) mt_store_relaxed(w->base_priority, mt_priority_within(task.priority));
             w->call = *out;
             w->edge_next = 0;
             w->edge_bytes = (const unsigned char *)(w->edges + rec.n);
@@ -172,40 +199,56 @@ static int take(mt_worker *w, const mt_incoming *incoming, mt_call *out) {
             *out = (mt_call){.id = rec.id};
             return MT_KIND_DROP;
         }
+        case MT_KIND_RESULT:
+        case MT_KIND_SLOTS:
+        case MT_KIND_RECALL:
+        case MT_KIND_RECALLED:
+            if (w->uplink == NULL) return MT_E_RECORD;
+            status = mti_uplink_pass_on(w->uplink, incoming);
+            return status == MT_OK ? MT_E_AGAIN : status;
         default: *out = (mt_call){.id = rec.id, .n = rec.n}; return rec.kind;
     }
 }
 
 static int poll_once(mt_worker *w, mt_call *out) {
+    if (w->uplink != NULL) return mti_uplink_poll(w->uplink, out);
     for (;;) {
         mt_incoming incoming;
         int status = mti_ring_get(w->down, &incoming);
         if (status != MT_OK) return status;
-        status = take(w, &incoming, out);
+        status = mti_worker_take(w, &incoming, out);
         if (status != MT_E_AGAIN) return status;
         mt_ring_release(w->down);
     }
 }
 
+/* As poll_once; MT_OK and MT_E_INTR as in mti_worker_next. */
+static int look(mt_worker *w, const _Atomic uint32_t *state, mt_call *out) {
+    if (state != NULL && (mt_load_acquire(state) & MT_STATE_MASK) >= MT_FIRST_FINAL) return MT_OK; /* pairs with mti_task_publish */
+    if (mt_load_relaxed(&w->poked) != 0 && mt_exchange_acq_rel(&w->poked, 0) != 0) return MT_E_INTR;
+    return poll_once(w, out);
+}
+
 /* Looks for a while without sleeping; MT_E_AGAIN: nothing has come. */
-static int spin(mt_worker *w, mt_call *out, uint64_t until_ns) {
+static int spin(mt_worker *w, const _Atomic uint32_t *state, mt_call *out, uint64_t until_ns) {
     int status;
     do {
         (void)sched_yield();
-        status = poll_once(w, out);
+        status = look(w, state, out);
     } while (status == MT_E_AGAIN && now_ns() < until_ns);
     return status;
 }
 
-int mt_worker_next(mt_worker *w, int64_t timeout_ns, mt_call *out) {
+int mti_worker_next(mt_worker *w, const _Atomic uint32_t *state, int64_t timeout_ns, mt_call *out) {
+    if (w->uplink != NULL) mti_uplink_end_task(w->uplink);
     mt_ring_release(w->down);
-    int status = poll_once(w, out);
+    int status = look(w, state, out);
     if (status != MT_E_AGAIN) return status;
     uint64_t start = now_ns();
-    status = spin(w, out, start + SPIN_NS);
+    status = spin(w, state, out, start + SPIN_NS);
     while (status == MT_E_AGAIN) {
         uint32_t value = mt_bell_arm(w->link.bell);
-        status = poll_once(w, out);
+        status = look(w, state, out);
         if (status != MT_E_AGAIN) {
             mt_bell_disarm(w->link.bell);
             break;
@@ -219,10 +262,12 @@ int mt_worker_next(mt_worker *w, int64_t timeout_ns, mt_call *out) {
             }
         }
         if (mt_bell_sleep(w->link.bell, value, left) == MT_E_INTR) return MT_E_INTR;
-        status = poll_once(w, out);
+        status = look(w, state, out);
     }
     return status;
 }
+
+int mt_worker_next(mt_worker *w, int64_t timeout_ns, mt_call *out) { return mti_worker_next(w, NULL, timeout_ns, out); }
 
 int mt_worker_edge(mt_worker *w, uint32_t i, mt_call *out) {
     if (i >= w->call.n) return MT_E_INVAL;

@@ -20,15 +20,31 @@ typedef struct mt_call {
     uint64_t args_size;
     uint32_t codec;
     uint32_t n; /* TASK: edges; others: the record's n */
+    int32_t priority;
 } mt_call;
+
+/* What is kept of a task that waits while others run in its thread. */
+typedef struct mt_pause {
+    uint64_t id;
+    uint64_t begun_ns;
+    int32_t base_priority;
+} mt_pause;
 
 /* Maps the segment behind descriptor `fd` and takes its link `index`. NULL: errno tells why. */
 MT_EXPORT mt_worker *mt_worker_open(int fd, uint32_t index, uint64_t ring_bytes);
 /* After a fork: the same segment, another link. The old one must not be used in this process any more. */
 MT_EXPORT MT_MUST_CHECK int mt_worker_become(mt_worker *worker, uint32_t index);
 MT_EXPORT void mt_worker_close(mt_worker *worker);
-/* Tells the engine that this end is ready. */
-MT_EXPORT MT_MUST_CHECK int mt_worker_hello(mt_worker *worker);
+/* Tells the engine that this end is ready and takes so many tasks at a time: one, or none before mt_worker_block. */
+MT_EXPORT MT_MUST_CHECK int mt_worker_hello(mt_worker *worker, uint32_t slots);
+/* The task that runs waits: this end takes one task more at a time, of priorities from `floor` on. A task is answered before the one that waits goes on. */
+MT_EXPORT MT_MUST_CHECK int mt_worker_block(mt_worker *worker, int32_t floor, mt_pause *out);
+/* It goes on: one task less, and `floor` as before. What has been sent ahead goes back. */
+MT_EXPORT MT_MUST_CHECK int mt_worker_unblock(mt_worker *worker, int32_t floor, const mt_pause *pause);
+/* The lowest priority of what a task of this priority submits: the middle of the next band. */
+MT_EXPORT int32_t mt_priority_within(int32_t priority);
+/* Any thread. The next or present mt_worker_next ends with MT_E_INTR. */
+MT_EXPORT void mt_worker_poke(mt_worker *worker);
 
 /* The next record as MT_KIND_*; objects are kept and not reported, except that a dropped one gives MT_KIND_DROP with its id.
  * Waits up to `timeout_ns` (negative: for ever). MT_E_TIMEOUT, MT_E_INTR, MT_E_RECORD, MT_E_NOMEM. A TASK counts as begun. */
@@ -52,7 +68,10 @@ MT_EXPORT MT_MUST_CHECK int mt_die_with_parent(int parent, int signal_number);
 
 /* cffi:end */
 
-/* A worker on a link in this process's memory (an inline worker). */
-mt_worker *mti_worker_new(void *base, uint32_t index, uint64_t ring_bytes);
+/* Where the worker notes the priority of what its tasks submit. */
+void mti_worker_set_base_priority(mt_worker *worker, _Atomic int32_t *word);
+struct mt_bell;
+/* A worker on a link in this process's memory (an inline worker); `engine_bell` is rung for what it sends. */
+mt_worker *mti_worker_new(void *base, uint32_t index, uint64_t ring_bytes, struct mt_bell *engine_bell);
 
 #endif

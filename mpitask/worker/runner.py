@@ -31,7 +31,7 @@ class Runner:
 
     def run(self) -> None:
         """Runs tasks until the engine says stop. Says HELLO first."""
-        check(lib.mt_worker_hello(self._worker), "greeting the engine")
+        check(lib.mt_worker_hello(self._worker, 1), "greeting the engine")
         worker, call, functions = self._worker, self._call, self._functions
         next_record, answer = lib.mt_worker_next, lib.mt_worker_answer
         args: Any = None

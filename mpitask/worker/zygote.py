@@ -38,7 +38,7 @@ class Zygote:
 
     def serve(self) -> int | None:
         """Serves until told to stop; None. In a forked child it returns the child's index at once."""
-        check(lib.mt_worker_hello(self._link), "greeting the engine")
+        check(lib.mt_worker_hello(self._link, 1), "greeting the engine")
         call = ffi.new("mt_call *")
         while True:
             kind = lib.mt_worker_next(self._link, _LOOK_NS, call)

@@ -1,0 +1,37 @@
+/* worker_inner.h - what the parts of a worker's lower end share: worker.c and uplink.c (its link as the way up of an engine in the same process). */
+#ifndef MT_WORKER_INNER_H
+#define MT_WORKER_INNER_H
+
+#include "frames.h"
+#include "objects.h"
+#include "segment.h"
+#include "uplink.h"
+#include "worker.h"
+
+struct mt_worker {
+    void *base;
+    uint64_t mapped; /* 0: the memory is not ours */
+    uint64_t ring_bytes;
+    mt_segment_link link;
+    mt_bell *engine_bell; /* of the engine that this is a worker of */
+    mt_ring *down;
+    mt_ring *up;
+    mt_objects *objects;
+    mt_uplink *uplink; /* NULL: no engine uses this link; then it is this thread's alone */
+    _Atomic int32_t *base_priority; /* of tasks that are submitted from within ours; NULL: nobody asks */
+    _Atomic uint32_t poked;
+    uint32_t slots;
+    mt_call call;
+    const mt_edge_ref *edges;
+    uint32_t edge_next; /* arguments are asked for in order: where the next one's inline bytes lie */
+    const unsigned char *edge_bytes;
+    uint64_t begun_ns;
+    uint64_t started;
+};
+
+/* As mt_worker_next; also ends, with MT_OK, when the task whose state word this is has ended (NULL: not asked for). */
+MT_MUST_CHECK int mti_worker_next(mt_worker *worker, const _Atomic uint32_t *state, int64_t timeout_ns, mt_call *out);
+/* A record from the engine: what mt_worker_next gives for it, or MT_E_AGAIN when there is nothing to give. */
+MT_MUST_CHECK int mti_worker_take(mt_worker *worker, const mt_incoming *incoming, mt_call *out);
+
+#endif
