@@ -3,6 +3,7 @@
 #include <string.h>
 
 #define HEAD_SIZE sizeof(mt_rec_task)
+#define MAX_DURATION_NS ((uint64_t)1 << 60)
 
 typedef struct slip {
     uint64_t id;
@@ -46,6 +47,20 @@ static void put_on_list(mt_bank *bank) {
     bank->list->first = bank;
 }
 
+/* Of a span; of any other task: 1. */
+static uint64_t items_of(const mt_rec *rec, const mt_part *parts, uint32_t n_parts) {
+    if ((rec->flags & MT_CODEC_SPAN) == 0) return 1;
+    uint64_t at = HEAD_SIZE + rec->n * sizeof(mt_edge_ref);
+    for (uint32_t i = 0; i < rec->n; i++) {
+        mt_edge_ref ref;
+        mti_parts_copy(parts, n_parts, HEAD_SIZE + i * sizeof ref, sizeof ref, &ref);
+        if (ref.object == 0) at += mti_pad8(ref.size);
+    }
+    mt_span span;
+    mti_parts_copy(parts, n_parts, at, sizeof span, &span);
+    return span.count;
+}
+
 static int bank_write(mt_link *link, const mt_part *parts, uint32_t n_parts, uint64_t *progress) {
     mt_bank *bank = (mt_bank *)link;
     mt_rec rec;
@@ -64,10 +79,14 @@ static int bank_write(mt_link *link, const mt_part *parts, uint32_t n_parts, uin
             bank->first = 0;
         }
         uint32_t microseconds = 0;
-        if (size >= HEAD_SIZE + sizeof microseconds) {
+        uint64_t items = items_of(&rec, parts, n_parts);
+        uint64_t least = HEAD_SIZE + ((rec.flags & MT_CODEC_SPAN) != 0 ? sizeof(mt_span) : 0);
+        if (size >= least + sizeof microseconds) {
             mti_parts_copy(parts, n_parts, size - sizeof microseconds, sizeof microseconds, &microseconds);
         }
-        bank->waiting[(bank->first + bank->n_waiting++) % bank->capacity] = (slip){rec.id, (uint64_t)microseconds * 1000};
+        uint64_t each_ns = (uint64_t)microseconds * 1000;
+        uint64_t duration_ns = each_ns == 0 || items < MAX_DURATION_NS / each_ns ? items * each_ns : MAX_DURATION_NS;
+        bank->waiting[(bank->first + bank->n_waiting++) % bank->capacity] = (slip){rec.id, duration_ns};
     } else if (rec.kind == MT_KIND_STOP) {
         bank->told_to_stop = true;
         bank->n_waiting = bank->n_seen = bank->n_running = 0;

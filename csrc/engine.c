@@ -10,10 +10,10 @@
 
 /* How far ahead lanes are fed: a worker must bridge the time until the engine runs again on a busy machine (a scheduler slice of a few
  * milliseconds), a child also its round trip and its own workers' needs. */
-static const mt_lane_limits worker_limits = {0, 1024, 4000000, 64u << 20};
-static const mt_lane_limits child_limits = {0, 2048, 10000000, 256u << 20};
+static const mt_lane_limits worker_limits = {0, 1024, 4000000, 64u << 20, false};
+static const mt_lane_limits child_limits = {0, 2048, 10000000, 256u << 20, true};
 /* Until the engine above says more: enough to tell it that there is work. */
-static const mt_lane_limits up_limits = {1, 2048, 10000000, 256u << 20};
+static const mt_lane_limits up_limits = {1, 2048, 10000000, 256u << 20, true};
 
 mt_engine *mt_engine_new(const mt_alloc *alloc, uint32_t max_lanes, mt_link *parent, const char *host) {
     mt_engine *e = mti_get_zeroed(alloc, 1, sizeof *e);
@@ -23,6 +23,7 @@ mt_engine *mt_engine_new(const mt_alloc *alloc, uint32_t max_lanes, mt_link *par
     e->max_lanes = max_lanes;
     e->up = NO_LANE;
     e->stop_mode = -1;
+    e->spans = (mt_node){&e->spans, &e->spans};
     e->next_value_object = (uint64_t)1 << 63; /* ids below are the submitters' */
     strncpy(e->host, host, HOST_SIZE - 1);
     e->sched = mt_sched_new(alloc);
@@ -72,8 +73,9 @@ void mt_engine_destroy(mt_engine *e) {
 int mt_engine_add_lane(mt_engine *e, uint32_t role, mt_link *link, uint32_t *out_lane) {
     if (e->n_lanes == e->max_lanes) return MT_E_INVAL;
     bool is_up = role == MT_ROLE_PARENT;
-    const mt_lane_limits *limits = is_up ? &up_limits : role == MT_ROLE_WORKER ? &worker_limits : &child_limits;
-    int status = mt_sched_add_lane(e->sched, limits, out_lane);
+    mt_lane_limits limits = is_up ? up_limits : role == MT_ROLE_WORKER ? worker_limits : child_limits;
+    if (link->recall != NULL) limits.cuts = false; /* no engine is behind it */
+    int status = mt_sched_add_lane(e->sched, &limits, out_lane);
     if (status != MT_OK) return status;
     e->lanes[e->n_lanes++] = (lane){.link = link,
                                     .role = role,
@@ -110,7 +112,7 @@ void mti_engine_lane_remove(mt_engine *e, lane *l, mt_job *job) {
     l->quiet_since_ns = 0;
 }
 
-static int class_of(mt_engine *e, uint64_t fn, uint32_t *out_class) {
+int mti_engine_class_of(mt_engine *e, uint64_t fn, uint32_t *out_class) {
     uint32_t *word = mti_objects_class(e->objects, fn);
     if (word == NULL) return MT_E_STALE;
     if (*word == 0) {
@@ -123,10 +125,18 @@ static int class_of(mt_engine *e, uint64_t fn, uint32_t *out_class) {
 }
 
 int mti_engine_enqueue(mt_engine *e, mt_job *job, uint64_t bytes) {
-    int status = class_of(e, job->fn, &job->class_index);
+    int status = mti_engine_class_of(e, job->fn, &job->class_index);
     if (status == MT_OK) status = mt_table_add(e->jobs, job, &job->id);
-    if (status != MT_OK) return status;
-    return mt_sched_push_from(e->sched, job->id, job->class_index, job->priority, bytes, false, origin_of(job));
+    return status == MT_OK ? mti_engine_push(e, job, bytes, false) : status;
+}
+
+int mti_engine_push(mt_engine *e, const mt_job *job, uint64_t bytes, bool first) {
+    mt_ready ready = {.key = job->id,
+                      .bytes = bytes,
+                      .class_index = job->class_index,
+                      .priority = job->priority,
+                      .origin = origin_of(job)};
+    return mt_sched_push_job(e->sched, &ready, first);
 }
 
 static uint64_t bytes_of_task(const mt_task *task) {
@@ -138,11 +148,20 @@ static uint64_t bytes_of_task(const mt_task *task) {
     return bytes;
 }
 
+static int enqueue_task(mt_engine *e, mt_task *task) {
+    uint64_t bytes = bytes_of_task(task);
+    if ((task->codec & MT_CODEC_SPAN) == 0) return mti_engine_enqueue(e, &task->job, bytes);
+    int status = mti_engine_open_span(e, &task->job, task->args, task->args_size, bytes);
+    if (status != MT_E_STALE) return status;
+    mt_graph_finish(e->graph, task, MT_OUTCOME_CANCELLED, 0, NULL, 0);
+    return MT_OK;
+}
+
 static int take_ready(mt_engine *e) {
     mt_task *batch[BATCH];
     for (uint32_t n; (n = mt_graph_take_ready(e->graph, batch, BATCH)) > 0;) {
         for (uint32_t i = 0; i < n; i++) {
-            int status = mti_engine_enqueue(e, &batch[i]->job, bytes_of_task(batch[i]));
+            int status = enqueue_task(e, batch[i]);
             if (status != MT_OK) return status;
         }
     }
@@ -160,7 +179,9 @@ int mt_engine_submit(mt_engine *e, mt_task *task) {
 }
 
 mt_assignment mti_engine_booking_of(const mt_job *job) {
-    return (mt_assignment){job->id, job->cost_ns, job->bytes_booked, job->lane, job->class_index};
+    bool is_items = job->kind == JOB_PART && ((const span_part *)(const void *)job)->values == NULL;
+    uint64_t items = is_items ? ((const span_part *)(const void *)job)->count : 0;
+    return (mt_assignment){job->id, job->cost_ns, items, job->units, job->bytes_booked, job->lane, job->class_index};
 }
 
 void mti_engine_forget_job(mt_engine *e, mt_job *job) {
@@ -191,10 +212,11 @@ mt_task *mt_engine_take_ended(mt_engine *e, uint32_t *out_flags) { return mt_gra
 
 void mt_engine_abandon(mt_engine *e) {
     mt_sched_forget_ready(e->sched);
+    mti_engine_abandon_spans(e);
     uint64_t cursor = 0;
     for (mt_job *job; (job = mt_table_next(e->jobs, &cursor)) != NULL;) {
         mti_engine_forget_job(e, job);
-        if (job->is_errand != 0) mti_engine_free_errand(e, errand_of(job));
+        if (job->kind == JOB_ERRAND) mti_engine_free_errand(e, errand_of(job));
     }
     for (uint32_t i = 0; i < e->n_lanes; i++) {
         mt_sched_clear_lane(e->sched, i);
@@ -230,7 +252,8 @@ static int end_task(mt_engine *e, mt_task *task, const ending *how) {
 
 int mti_engine_end_job(mt_engine *e, mt_job *job, const ending *how) {
     mti_engine_forget_job(e, job);
-    return job->is_errand != 0 ? mti_engine_end_errand(e, errand_of(job), how) : end_task(e, task_of(job), how);
+    if (job->kind == JOB_PART) return mti_engine_end_part(e, part_of(job), how);
+    return job->kind == JOB_ERRAND ? mti_engine_end_errand(e, errand_of(job), how) : end_task(e, task_of(job), how);
 }
 
 int mt_engine_dispatch(mt_engine *e, uint64_t now_ns, uint64_t *out_n) {
@@ -252,7 +275,7 @@ uint64_t mt_engine_due_ns(const mt_engine *e) { return e->due_ns; }
 /* ---- what lanes and the parent say ---- */
 
 static int on_result(mt_engine *e, uint32_t lane_index, const mt_incoming *incoming) {
-    ending how;
+    ending how = {.is_ours = false};
     memcpy(&how.head, incoming->data, sizeof how.head);
     e->results++;
     mt_job *job = mt_table_find(e->jobs, how.head.rec.id);
@@ -266,7 +289,8 @@ static int on_result(mt_engine *e, uint32_t lane_index, const mt_incoming *incom
     from->patience_ns = 0;
     mt_assignment booking = mti_engine_booking_of(job);
     mti_engine_lane_remove(e, from, job);
-    mt_sched_done(e->sched, &booking, how.head.duration_ns);
+    bool teaches = booking.items == 0 || how.head.rec.n == MT_OUTCOME_OK; /* else it has not come to all its items */
+    mt_sched_done(e->sched, &booking, teaches ? how.head.duration_ns : 0);
     how.bytes = (mt_part){(const unsigned char *)incoming->data + sizeof how.head, incoming->size - sizeof how.head};
     how.owner = incoming->blob;
     return mti_engine_end_job(e, job, &how);
@@ -315,7 +339,8 @@ static int end_lost(mt_engine *e, mt_job *job, const mt_lost *why) {
     memcpy(body, why, sizeof *why);
     memcpy(body + sizeof *why, e->host, host_size);
     ending how = {.head = {.rec = {.flags = MT_CODEC_LOST, .n = MT_OUTCOME_LOST}},
-                  .bytes = {body, sizeof *why + host_size}};
+                  .bytes = {body, sizeof *why + host_size},
+                  .is_ours = true};
     e->lost++;
     return mti_engine_end_job(e, job, &how);
 }
@@ -403,12 +428,13 @@ int mt_engine_check(const mt_engine *e) {
     for (uint32_t i = 0; i < e->n_lanes; i++) booked += mt_sched_booked(e->sched, i);
     for (const mt_job *job; (job = mt_table_next(e->jobs, &cursor)) != NULL;) {
         on_lanes += job->cost_ns != 0;
-        errands += job->is_errand != 0;
+        errands += job->kind == JOB_ERRAND;
         uint32_t origin = origin_of(job);
         if (origin != NO_LANE && (origin >= e->n_lanes || !e->lanes[origin].up)) return MT_E_RECORD;
         if (origin != NO_LANE && origin == e->up && job->cost_ns != 0 && job->lane == e->up) return MT_E_RECORD;
-        if (job->is_errand != 0 && origin == NO_LANE && job->cost_ns == 0) return MT_E_RECORD; /* an orphan that still wants to run */
+        if (job->kind == JOB_ERRAND && origin == NO_LANE && job->cost_ns == 0) return MT_E_RECORD; /* an orphan that still wants to run */
     }
+    if (status == MT_OK) status = mti_engine_check_spans(e, &errands);
     if (errands != e->n_errands) return MT_E_RECORD;
     uint64_t listed = 0;
     for (uint32_t i = 0; i < e->n_lanes; i++) {

@@ -1,5 +1,5 @@
-/* engine_inner.h - what the parts of the engine share: engine.c (events), errands.c (tasks for others), send.c (what goes
- * out), recall.c (what comes back unrun). */
+/* engine_inner.h - what the parts of the engine share: engine.c (events), errands.c (tasks for others), span.c (tasks of many
+ * items), send.c (what goes out), recall.c (what comes back unrun). */
 #ifndef MT_ENGINE_INNER_H
 #define MT_ENGINE_INNER_H
 
@@ -38,6 +38,14 @@ typedef struct lane {
     uint32_t told;                /* what it was told last */
 } lane;
 
+/* How a job ended: a RESULT's header, its bytes, and their owner if they have one. */
+typedef struct ending {
+    mt_rec_result head;
+    mt_part bytes;
+    mt_blob *owner;
+    bool is_ours; /* a loss: of one of our own lanes, so that nobody has tried again */
+} ending;
+
 /* A task for somebody else: from the parent, or from below. */
 typedef struct errand {
     mt_job job;      /* first: an errand's address is its job's */
@@ -46,13 +54,50 @@ typedef struct errand {
     mt_blob *record; /* the TASK record */
 } errand;
 
+typedef struct span span;
+
+/* Some of a span's items, or the combination of values of some: on a lane or ready, like a task. */
+typedef struct span_part {
+    mt_job job; /* first: a part's address is its job's */
+    span *of;
+    struct span_part *before, *next; /* in the span's list of parts that have not ended */
+    uint64_t first, count;
+    mt_blob *values; /* of which codec is MT_CODEC_PARTS: what is to be combined; NULL: items */
+    uint32_t losses_left;
+} span_part;
+
+/* The value of a part that has ended. */
+typedef struct piece {
+    uint64_t first, count;
+    mt_part bytes;
+    mt_blob *owner; /* of the bytes, with a reference; may be NULL when there are none */
+    uint32_t codec;
+} piece;
+
+/* A task that stands for many items, from when it is ready until its last part has ended. While it is one, the task's or errand's own job is in no
+ * table, no queue and on no lane. */
+struct span {
+    mt_node place; /* in the engine's ring of spans */
+    mt_job *whole;
+    mt_span head;
+    uint64_t bytes;   /* of its record */
+    uint64_t args_at; /* errands: where the arguments begin in the record */
+    span_part *parts; /* that have not ended; there is at least one */
+    piece *pieces;
+    uint64_t n_pieces, capacity;
+    uint64_t duration_ns; /* of all parts */
+    ending failure;       /* of the first part that failed; its bytes have an owner with a reference */
+    bool failed;
+};
+
 struct mt_engine {
     const mt_alloc *alloc;
     mt_graph *graph; /* of the tasks that were submitted here */
     mt_sched *sched;
     mt_objects *objects;
-    mt_table *jobs; /* of mt_job: tasks' and errands' */
+    mt_table *jobs; /* of mt_job: tasks', errands' and parts' */
     uint64_t n_errands;
+    mt_node spans; /* that are open */
     lane *lanes;
     uint32_t n_lanes, max_lanes;
     uint32_t up; /* the lane of the way up; NO_LANE: this is the root */
@@ -69,21 +114,29 @@ struct mt_engine {
     char host[HOST_SIZE];
 };
 
-/* How a job ended: a RESULT's header, its bytes, and their owner if they have one. */
-typedef struct ending {
-    mt_rec_result head;
-    mt_part bytes;
-    mt_blob *owner;
-} ending;
-
 static inline mt_job *job_at(const mt_engine *e, uint32_t index) { return mti_table_at(e->jobs, index); }
 
 static inline mt_task *task_of(mt_job *job) { return (mt_task *)(void *)((unsigned char *)job - offsetof(mt_task, job)); }
 
 static inline errand *errand_of(mt_job *job) { return (errand *)(void *)job; }
 
+static inline span_part *part_of(mt_job *job) { return (span_part *)(void *)job; }
+
+/* The task or errand that a job belongs to, for the engine that gave it. */
+static inline const mt_job *whole_of(const mt_job *job) {
+    return job->kind == JOB_PART ? ((const span_part *)(const void *)job)->of->whole : job;
+}
+
 static inline uint32_t origin_of(const mt_job *job) {
-    return job->is_errand != 0 ? ((const errand *)(const void *)job)->origin : NO_LANE;
+    const mt_job *whole = whole_of(job);
+    return whole->kind == JOB_ERRAND ? ((const errand *)(const void *)whole)->origin : NO_LANE;
+}
+
+/* Whether the job is all that there is of its task: so its origin can have it back. */
+static inline bool is_undivided(const mt_job *job) {
+    if (job->kind != JOB_PART) return true;
+    const span_part *p = (const span_part *)(const void *)job;
+    return p->values == NULL && p->count == p->of->head.count;
 }
 
 /* engine.c */
@@ -94,10 +147,31 @@ void mti_engine_lane_remove(mt_engine *engine, lane *l, mt_job *job);
 mt_assignment mti_engine_booking_of(const mt_job *job);
 /* The job has left its lane, which was told about before; it is gone afterwards. */
 MT_MUST_CHECK int mti_engine_end_job(mt_engine *engine, mt_job *job, const ending *how);
+/* The class of jobs of a function; MT_E_STALE: it is unknown. */
+MT_MUST_CHECK int mti_engine_class_of(mt_engine *engine, uint64_t fn, uint32_t *out_class);
 /* A new job is ready. */
 MT_MUST_CHECK int mti_engine_enqueue(mt_engine *engine, mt_job *job, uint64_t bytes);
+/* A job of the table is ready. `first`: before others. */
+MT_MUST_CHECK int mti_engine_push(mt_engine *engine, const mt_job *job, uint64_t bytes, bool first);
 /* The job is in no table any more. */
 void mti_engine_forget_job(mt_engine *engine, mt_job *job);
+
+/* span.c */
+/* The job of a task or errand whose codec says MT_CODEC_SPAN is ready. MT_E_STALE: what combines is unknown, or there is no span in the arguments. */
+MT_MUST_CHECK int mti_engine_open_span(mt_engine *engine, mt_job *whole, const void *args, uint64_t size, uint64_t bytes);
+/* A part is about to be sent. False: its task was cancelled; the part is gone. */
+bool mti_engine_begin_part(mt_engine *engine, span_part *part);
+/* The first `items` of a part that is ready become a part of their own; the rest is ready again. */
+MT_MUST_CHECK int mti_engine_cut_part(mt_engine *engine, span_part *rest, uint64_t items, span_part **out_front);
+/* A part that is on no lane is ready again, before others. */
+MT_MUST_CHECK int mti_engine_put_back_part(mt_engine *engine, span_part *part);
+/* As mti_engine_end_job; MT_OUTCOME_RETURNED: the whole goes back to where it came from. */
+MT_MUST_CHECK int mti_engine_end_part(mt_engine *engine, span_part *part, const ending *how);
+/* As mti_engine_orphan, for the spans of that lane. */
+void mti_engine_orphan_spans(mt_engine *engine, uint32_t origin);
+/* Forgets all spans; their tasks are told by others. */
+void mti_engine_abandon_spans(mt_engine *engine);
+MT_MUST_CHECK int mti_engine_check_spans(const mt_engine *engine, uint64_t *out_errands);
 
 /* errands.c */
 MT_MUST_CHECK int mti_engine_on_task(mt_engine *engine, uint32_t origin, const mt_incoming *incoming);

@@ -37,7 +37,7 @@ int mti_engine_on_task(mt_engine *e, uint32_t origin, const mt_incoming *incomin
     memcpy(&head, made->record->data, sizeof head);
     made->origin = origin;
     made->origin_id = head.rec.id;
-    made->job.is_errand = 1;
+    made->job.kind = JOB_ERRAND;
     made->job.fn = head.fn;
     made->job.priority = head.priority;
     const mt_edge_ref *refs = refs_of(made);
@@ -55,9 +55,17 @@ int mti_engine_on_task(mt_engine *e, uint32_t origin, const mt_incoming *incomin
     }
     lane *from = &e->lanes[origin];
     if (origin != e->up && !from->submits) from->submits = e->has_untold = true;
-    status = mti_engine_enqueue(e, &made->job, made->record->size);
-    if (status == MT_OK && head.cost_us > 0) mt_sched_hint(e->sched, made->job.class_index, head.cost_us * (uint64_t)1000);
-    return status;
+    uint32_t class_index;
+    bool is_span = (head.rec.flags & MT_CODEC_SPAN) != 0;
+    status = mti_engine_class_of(e, head.fn, &class_index);
+    if (status == MT_OK && head.cost_us > 0) mt_sched_hint(e->sched, class_index, head.cost_us * (is_span ? (uint64_t)1 : 1000));
+    if (status == MT_OK && !is_span) return mti_engine_enqueue(e, &made->job, made->record->size);
+    uint64_t args_at = mti_args_at(made->record->data);
+    if (status == MT_OK) status = mti_engine_open_span(e, &made->job, made->record->data + args_at, made->record->size - args_at, made->record->size);
+    if (status != MT_E_STALE) return status;
+    let_go(e, made);
+    mti_engine_free_errand(e, made);
+    return MT_E_RECORD;
 }
 
 int mti_engine_end_errand(mt_engine *e, errand *errand, const ending *how) {
@@ -103,8 +111,9 @@ void mti_engine_drop_orphan(mt_engine *e, mt_job *job) {
 
 void mti_engine_orphan(mt_engine *e, uint32_t origin) {
     uint64_t cursor = 0;
+    if (e->lanes[origin].submits) mti_engine_orphan_spans(e, origin);
     for (mt_job *job; e->lanes[origin].submits && (job = mt_table_next(e->jobs, &cursor)) != NULL;) {
-        if (origin_of(job) != origin) continue;
+        if (job->kind == JOB_PART || origin_of(job) != origin) continue;
         errand_of(job)->origin = NO_LANE;
         if (job->cost_ns == 0) mti_engine_drop_orphan(e, job);
     }

@@ -39,7 +39,27 @@ static int check_task(const mt_rec *rec, const unsigned char *bytes) {
         if (ref.size > left || mti_pad8(ref.size) > left) return MT_E_RECORD;
         left -= mti_pad8(ref.size);
     }
-    return MT_OK;
+    mt_span span;
+    return (rec->flags & MT_CODEC_SPAN) == 0 || mti_span_read(bytes + rec->size - left, left, &span) ? MT_OK : MT_E_RECORD;
+}
+
+bool mti_span_read(const void *args, uint64_t size, mt_span *out) {
+    if (size < sizeof *out) return false;
+    memcpy(out, args, sizeof *out);
+    return out->count > 0 && out->first + out->count >= out->first;
+}
+
+uint64_t mti_args_at(const void *record) {
+    const unsigned char *bytes = record;
+    mt_rec rec;
+    memcpy(&rec, bytes, sizeof rec);
+    uint64_t at = sizeof(mt_rec_task) + rec.n * sizeof(mt_edge_ref);
+    for (uint32_t i = 0; i < rec.n; i++) {
+        mt_edge_ref ref;
+        memcpy(&ref, bytes + sizeof(mt_rec_task) + i * sizeof ref, sizeof ref);
+        if (ref.object == 0) at += mti_pad8(ref.size);
+    }
+    return at;
 }
 
 int mt_record_check(const void *record, uint64_t size, uint32_t sender) {

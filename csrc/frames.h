@@ -30,7 +30,9 @@
 #define MT_CODEC_BUFFERS 3 /* a pickle with out-of-band buffers behind it */
 #define MT_CODEC_LOST 4    /* an mt_lost, then the host's name */
 #define MT_CODEC_FLAT 5    /* arguments: marshalled scalars, with an ellipsis for each value of another task */
+#define MT_CODEC_PARTS 6   /* values in a row, each an mt_parts_head, its bytes, padding to 8: of a span's parts, in order */
 #define MT_CODEC_KWARGS 16 /* bit: (args, kwargs) rather than args alone */
+#define MT_CODEC_SPAN 32   /* bit, arguments: an mt_span, then bytes of the encoding that the other bits say */
 
 /* How a task ended: `n` of a RESULT record. */
 #define MT_OUTCOME_OK 0
@@ -86,8 +88,25 @@ typedef struct mt_rec_task {
     mt_rec rec;
     uint64_t fn; /* object id of the function */
     int32_t priority;
-    uint32_t cost_us; /* expected duration, 0: unknown */
+    uint32_t cost_us; /* expected duration, 0: unknown; of a span: that of an item, in nanoseconds */
 } mt_rec_task;
+
+/* A span: one task that stands for many items, which each engine cuts for its lanes. Its function takes `first` and `count`; its value has codec
+ * MT_CODEC_PARTS, or is one value that `combine` has made of such a value. */
+typedef struct mt_span {
+    uint64_t first;
+    uint64_t count;   /* at least 1; first + count is a uint64_t too */
+    uint64_t combine; /* object id of a function of an MT_CODEC_PARTS value; 0: none */
+    uint32_t losses;  /* how often a part is tried again after the loss of what ran it */
+    uint32_t chunk;   /* items that a worker gets at a time; 0: by their duration */
+} mt_span;
+
+typedef struct mt_parts_head {
+    uint64_t count; /* items behind this value */
+    uint64_t size;
+    uint32_t codec;
+    uint32_t zero;
+} mt_parts_head;
 
 /* RESULT: mt_rec_result, the value's bytes. */
 typedef struct mt_rec_result {
@@ -136,6 +155,11 @@ MT_EXPORT MT_MUST_CHECK int mt_record_check(const void *record, uint64_t size, u
 #define MT_PIECE_HEAD 8u
 
 static inline uint64_t mti_pad8(uint64_t size) { return (size + 7u) & ~(uint64_t)7u; }
+
+/* Reads the span at the beginning of arguments; false: there is none that makes sense. */
+bool mti_span_read(const void *args, uint64_t size, mt_span *out);
+/* Where the arguments of a TASK record begin that has been checked. */
+uint64_t mti_args_at(const void *record);
 
 /* Joins pieces into records. Whole records are passed through in place; others are collected in a blob. */
 typedef struct mt_joiner {

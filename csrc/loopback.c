@@ -37,6 +37,8 @@ typedef struct virtual_worker {
     uint64_t started;
     bool has_task;
     uint64_t task_id, number, size, behaviour;
+    mt_span span; /* count 0: the task is none */
+    uint64_t items, hash; /* items > 0: what a combination gives */
 } virtual_worker;
 
 typedef struct rank {
@@ -347,6 +349,31 @@ static int read_worker(rank *r, virtual_worker *v, uint64_t *moved) {
     return status;
 }
 
+static uint64_t power(uint64_t n) {
+    uint64_t result = 1;
+    for (uint64_t base = MT_WORLD_BASE; n > 0; n >>= 1, base *= base) result *= (n & 1) != 0 ? base : 1;
+    return result;
+}
+
+/* MT_E_RECORD: these are not pairs of words, one for each part. */
+static int worker_combine(virtual_worker *v, const unsigned char *at, uint64_t size) {
+    v->items = v->hash = 0;
+    while (size > 0) {
+        struct {
+            mt_parts_head head;
+            uint64_t items, hash;
+        } part;
+        if (size < sizeof part) return MT_E_RECORD;
+        memcpy(&part, at, sizeof part);
+        if (part.head.size != 16 || part.head.count != part.items || part.head.codec != MT_CODEC_MARSHAL) return MT_E_RECORD;
+        v->hash = v->hash * power(part.items) + part.hash;
+        v->items += part.items;
+        at += sizeof part;
+        size -= sizeof part;
+    }
+    return v->items > 0 ? MT_OK : MT_E_RECORD;
+}
+
 /* Takes a record: of a task it works out the answer at once and keeps it for a later step. */
 static int worker_take(virtual_worker *v, uint64_t *moved) {
     const void *data;
@@ -370,26 +397,61 @@ static int worker_take(virtual_worker *v, uint64_t *moved) {
             sum += word;
             at += mti_pad8(refs[i].size);
         }
+        v->span.count = v->items = 0;
+        v->task_id = task->rec.id;
+        v->has_task = true;
+        if (task->rec.flags == MT_CODEC_PARTS) {
+            status = worker_combine(v, at, size - (uint64_t)(at - (const unsigned char *)data));
+            mt_ring_release(v->down);
+            return status;
+        }
+        if ((task->rec.flags & MT_CODEC_SPAN) != 0) {
+            memcpy(&v->span, at, sizeof v->span);
+            at += sizeof v->span;
+            if (v->span.combine != 0) status = MT_E_RECORD; /* it never got the object */
+        }
         memcpy(words, at, sizeof words);
         v->number = words[0] + sum;
         v->size = words[1];
         v->behaviour = words[2];
-        v->task_id = task->rec.id;
-        v->has_task = true;
     }
     mt_ring_release(v->down);
     return status;
 }
 
-static int worker_answer(mt_world *w, virtual_worker *v, uint64_t *moved) {
-    uint64_t size = v->behaviour == MT_WORLD_ERROR ? sizeof v->number : v->size;
-    uint64_t first = size > 4096 ? size : v->number; /* see worker_take */
+static bool worker_fails(const virtual_worker *v) {
+    if (v->items > 0) return false;
+    if (v->span.count > 0) return v->size > 0 && v->size - 1 >= v->span.first && v->size - 1 - v->span.first < v->span.count;
+    return v->behaviour == MT_WORLD_ERROR;
+}
+
+static unsigned char *answer_of(mt_world *w, const virtual_worker *v, uint64_t *out_size) {
+    bool reduces = v->items > 0 || (v->behaviour & MT_WORLD_REDUCE) != 0;
+    bool is_span = (v->items > 0 || v->span.count > 0) && !worker_fails(v);
+    uint64_t size = worker_fails(v) ? sizeof v->number : !is_span ? v->size : reduces ? 16 : 8 * v->span.count;
     unsigned char *body = mti_get_zeroed(w->alloc, size, 1);
+    if (body == NULL) return NULL;
+    *out_size = size;
+    uint64_t pair[2] = {v->items > 0 ? v->items : v->span.count, v->hash};
+    for (uint64_t i = 0; is_span && v->items == 0 && i < v->span.count; i++) {
+        uint64_t word = v->number + v->span.first + i;
+        pair[1] = (i == 0 ? 0 : pair[1] * MT_WORLD_BASE) + word;
+        if (!reduces) memcpy(body + 8 * i, &word, sizeof word);
+    }
+    if (is_span && reduces) memcpy(body, pair, sizeof pair);
+    uint64_t first = size > 4096 ? size : v->number; /* see worker_take */
+    if (!is_span) memcpy(body, &first, sizeof first);
+    return body;
+}
+
+static int worker_answer(mt_world *w, virtual_worker *v, uint64_t *moved) {
+    uint64_t size = 0, items = v->span.count == 0 ? 1 : v->span.count;
+    unsigned char *body = answer_of(w, v, &size);
     if (body == NULL) return MT_E_NOMEM;
-    memcpy(body, &first, sizeof first);
+    uint64_t each_ns = 1000 + draw(w, items == 1 ? 100000 : 6000000);
     mt_rec_result head = {{sizeof head + size, v->task_id, MT_KIND_RESULT, MT_CODEC_MARSHAL,
-                           v->behaviour == MT_WORLD_ERROR ? MT_OUTCOME_ERROR : MT_OUTCOME_OK},
-                          1000 + draw(w, 100000)};
+                           worker_fails(v) ? MT_OUTCOME_ERROR : MT_OUTCOME_OK},
+                          items * each_ns};
     mt_part parts[2] = {{&head, sizeof head}, {body, size}};
     uint64_t progress = 0;
     int status;

@@ -5,6 +5,8 @@
  *
  * What a task's arguments mean to a virtual worker (three uint64_t): number, size of the value in bytes (at least 8), behaviour. The value begins with
  * number + the first words of all edges' values, modulo 2^64; the rest is zero.
+ * Of a span these three follow the mt_span, and the second is 1 + the item that fails (0: none). Item i gives the word number + edges + i. With MT_WORLD_REDUCE
+ * a part gives two words: how many items, and the hash h * MT_WORLD_BASE + word over them in order. Combining joins such pairs.
  * Thread rule: one thread.
  */
 #ifndef MT_LOOPBACK_H
@@ -18,6 +20,8 @@
 
 #define MT_WORLD_OK 0     /* behaviour: return the value */
 #define MT_WORLD_ERROR 1  /* behaviour: fail; the value's bytes are the number alone */
+#define MT_WORLD_REDUCE 2 /* behaviour of a span: see above */
+#define MT_WORLD_BASE 1000003
 
 typedef struct mt_world mt_world;
 

@@ -14,14 +14,15 @@ static int put_back(mt_engine *e, mt_job *job) {
     mt_assignment booking = mti_engine_booking_of(job);
     mti_engine_lane_remove(e, &e->lanes[job->lane], job);
     mt_sched_return(e->sched, &booking);
+    if (job->kind == JOB_PART) return mti_engine_put_back_part(e, part_of(job));
     uint32_t origin = origin_of(job);
-    if (job->is_errand == 0) {
+    if (job->kind == JOB_TASK) {
         mt_graph_unassign(e->graph, task_of(job));
     } else if (origin == NO_LANE) {
         mti_engine_drop_orphan(e, job);
         return MT_OK;
     }
-    return mt_sched_push_from(e->sched, job->id, job->class_index, job->priority, job->bytes_booked, true, origin);
+    return mti_engine_push(e, job, job->bytes_booked, true);
 }
 
 int mti_engine_put_back_after(mt_engine *e, uint32_t lane_index, uint64_t started) {
@@ -65,17 +66,17 @@ static bool may_recall(const mt_engine *e, uint32_t lane_index, int64_t below) {
     return l->up && !l->closed && !l->recalling && l->lowest < below && excess(e, lane_index) > 0;
 }
 
-/* Whether jobs from `origin` are among those of a lane. Without sub-tasks the only origin is the parent. */
+/* Whether jobs that `origin` can have back are among those of a lane. Without sub-tasks the only origin is the parent. */
 static bool has_jobs_from(const mt_engine *e, uint32_t lane_index, uint32_t origin) {
     for (uint32_t at = e->lanes[lane_index].last_job; at != NO_JOB; at = job_at(e, at)->before) {
-        if (origin_of(job_at(e, at)) == origin) return true;
+        if (origin_of(job_at(e, at)) == origin && is_undivided(job_at(e, at))) return true;
     }
     return false;
 }
 
 static int give_up(mt_engine *e, mt_job *job) {
     ending how = {.head = {.rec = {.n = MT_OUTCOME_RETURNED}}};
-    lane *to = &e->lanes[errand_of(job)->origin];
+    lane *to = &e->lanes[origin_of(job)];
     to->owed--;
     to->given++;
     return mti_engine_end_job(e, job, &how);
@@ -125,7 +126,8 @@ int mti_engine_on_recall(mt_engine *e, uint32_t origin, uint32_t n, int64_t belo
 int mti_engine_come_back(mt_engine *e, mt_job *job) {
     e->recalled++;
     uint32_t origin = origin_of(job);
-    if (origin == NO_LANE || e->lanes[origin].owed == 0 || job->priority >= e->lanes[origin].owed_below) return put_back(e, job);
+    bool is_owed = origin != NO_LANE && e->lanes[origin].owed > 0 && job->priority < e->lanes[origin].owed_below && is_undivided(job);
+    if (!is_owed) return put_back(e, job);
     mt_assignment booking = mti_engine_booking_of(job);
     mti_engine_lane_remove(e, &e->lanes[job->lane], job);
     mt_sched_return(e->sched, &booking);

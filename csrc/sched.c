@@ -7,12 +7,21 @@
 /* Booked for a job of unknown duration: enough to spread such jobs evenly. */
 #define UNKNOWN_NS 1000000u
 #define NOT_IN_HEAP UINT32_MAX
+/* What a slot gets of a job of many items at a time: what a job costs vanishes in it, and the last one does not hold the others up for long. */
+#define CHUNK_NS 30000000u
+/* Towards the end it gets less, but not less than this. */
+#define LEAST_CHUNK_NS 4000000u
+/* More than any job takes; sums of it do not overflow. */
+#define MAX_COST_NS ((uint64_t)1 << 53)
 
 typedef struct ready_job {
     uint64_t key;
+    uint64_t items;
     uint32_t class_index;
     uint32_t bytes; /* capped: only compared with limits */
     uint32_t origin;
+    uint32_t chunk : 31;
+    uint32_t stays : 1;
 } ready_job;
 
 /* Jobs of one priority: a deque. */
@@ -26,7 +35,8 @@ typedef struct level {
 
 typedef struct lane {
     mt_lane_limits limits;
-    uint64_t booked;
+    uint64_t booked; /* jobs */
+    uint64_t units;
     uint64_t booked_ns;
     uint64_t booked_bytes;
     uint64_t queued; /* ready jobs that came from here */
@@ -38,17 +48,18 @@ typedef struct lane {
 
 /* What a job asks of a lane. */
 typedef struct demand {
+    enum { NOTHING_AT_ALL, ONE_THING, ITEMS } what;
     uint64_t mean_ns; /* 0: unknown, which is more than any number */
-    uint64_t cost_ns;
+    uint64_t cost_ns; /* of one thing */
     uint64_t bytes;
     int32_t priority;
 } demand;
 
-/* Less than any job asks. */
-static const demand NOTHING = {1, 0, 0, INT32_MAX};
+static const demand NOTHING = {NOTHING_AT_ALL, 1, 0, 0, INT32_MAX};
 
 typedef struct class_row {
     uint64_t mean_ns; /* 0: unknown */
+    uint64_t items, items_ns; /* what was measured of jobs of items, fading */
     bool measured;
     bool used;
 } class_row;
@@ -181,7 +192,7 @@ void mt_sched_set_slots(mt_sched *sched, uint32_t lane_index, uint32_t slots) {
 
 void mt_sched_clear_lane(mt_sched *sched, uint32_t lane_index) {
     lane *l = &sched->lanes[lane_index];
-    l->booked = l->booked_ns = l->booked_bytes = 0;
+    l->booked = l->units = l->booked_ns = l->booked_bytes = 0;
     l->overdue = false;
     heap_refresh(sched, lane_index);
 }
@@ -271,16 +282,22 @@ static int level_grow(mt_sched *sched, level *l) {
 }
 
 int mt_sched_push(mt_sched *sched, uint64_t key, uint32_t class_index, int32_t priority, uint64_t bytes, bool first) {
-    return mt_sched_push_from(sched, key, class_index, priority, bytes, first, MT_NO_LANE);
+    mt_ready job = {.key = key, .bytes = bytes, .class_index = class_index, .priority = priority, .origin = MT_NO_LANE};
+    return mt_sched_push_job(sched, &job, first);
 }
 
-int mt_sched_push_from(mt_sched *sched, uint64_t key, uint32_t class_index, int32_t priority, uint64_t bytes, bool first,
-                       uint32_t origin) {
+int mt_sched_push_job(mt_sched *sched, const mt_ready *ready, bool first) {
     level *l;
-    int status = find_or_make_level(sched, priority, &l);
+    int status = find_or_make_level(sched, ready->priority, &l);
     if (status == MT_OK) status = level_grow(sched, l);
     if (status != MT_OK) return status;
-    ready_job job = {key, class_index, bytes < UINT32_MAX ? (uint32_t)bytes : UINT32_MAX, origin};
+    ready_job job = {.key = ready->key,
+                     .items = ready->items,
+                     .class_index = ready->class_index,
+                     .bytes = ready->bytes < UINT32_MAX ? (uint32_t)ready->bytes : UINT32_MAX,
+                     .origin = ready->origin,
+                     .chunk = (ready->chunk < INT32_MAX ? ready->chunk : INT32_MAX) & INT32_MAX,
+                     .stays = ready->stays};
     uint64_t mask = l->capacity - 1;
     if (first) {
         l->first = (l->first - 1) & mask;
@@ -290,26 +307,62 @@ int mt_sched_push_from(mt_sched *sched, uint64_t key, uint32_t class_index, int3
     }
     l->count++;
     sched->ready++;
-    if (origin != MT_NO_LANE) sched->lanes[origin].queued++;
+    if (job.origin != MT_NO_LANE) sched->lanes[job.origin].queued++;
     return MT_OK;
 }
 
 static bool has_credit(const lane *l, const demand *d) {
     if (d->priority < l->floor) return false;
     if (l->booked > 0 && l->booked_bytes + d->bytes > l->limits.max_bytes) return false;
-    if (l->booked < l->limits.slots) return true;
-    if (d->mean_ns == 0 || l->overdue || l->booked >= (uint64_t)l->limits.slots * l->limits.max_ahead) return false;
+    if (l->units < l->limits.slots) return true;
+    if (d->mean_ns == 0 || l->overdue) return false;
+    if (d->what == ITEMS) return l->units < 2 * (uint64_t)l->limits.slots;
+    if (l->units >= (uint64_t)l->limits.slots * l->limits.max_ahead) return false;
     return l->booked_ns + d->cost_ns <= l->limits.horizon_ns * l->limits.slots;
 }
 
 /* Whether a lane that has no credit for `b` has none for `a` either. */
 static bool asks_as_much(const demand *a, const demand *b) {
-    return a->cost_ns >= b->cost_ns && a->bytes >= b->bytes && a->priority <= b->priority && (a->mean_ns == 0 || b->mean_ns != 0);
+    if (b->what == NOTHING_AT_ALL) return true;
+    return a->what == b->what && a->cost_ns >= b->cost_ns && a->bytes >= b->bytes && a->priority <= b->priority && (a->mean_ns == 0 || b->mean_ns != 0);
 }
 
 static demand demand_of(const mt_sched *sched, const ready_job *job, int32_t priority) {
     uint64_t mean_ns = sched->classes[job->class_index].mean_ns;
-    return (demand){mean_ns, mean_ns == 0 ? UNKNOWN_NS : mean_ns, job->bytes, priority};
+    if (job->items > 0) return (demand){ITEMS, mean_ns, 0, job->bytes, priority};
+    return (demand){ONE_THING, mean_ns, mean_ns == 0 ? UNKNOWN_NS : mean_ns, job->bytes, priority};
+}
+
+static uint64_t times(uint64_t n, uint64_t each_ns) {
+    if (each_ns != 0 && n > MAX_COST_NS / each_ns) return MAX_COST_NS;
+    return n * each_ns;
+}
+
+static uint64_t share_of(uint64_t items, uint64_t part, uint64_t whole) {
+    uint64_t share = items / whole * part + (items % whole * part + whole - 1) / whole;
+    return share == 0 ? 1 : share;
+}
+
+/* How many of a job's items a lane gets, before it leaves the ready ones. */
+static void fit(const mt_sched *sched, const lane *l, const ready_job *job, uint64_t mean_ns, mt_assignment *out) {
+    uint64_t all = (uint64_t)sched->slots + (l->is_up ? l->limits.slots : 0);
+    uint64_t slots = l->limits.cuts ? l->limits.slots : 1, chunk = job->chunk;
+    if (chunk == 0) chunk = mean_ns == 0 || mean_ns > CHUNK_NS ? 1 : CHUNK_NS / mean_ns;
+    uint64_t units = slots > 1 ? slots / 2 : 1;
+    uint64_t items = job->items / units < chunk ? job->items : units * chunk;
+    if (sched->ready == 1 && all > slots) {
+        uint64_t step = job->chunk != 0 ? chunk : mean_ns == 0 ? 1 : LEAST_CHUNK_NS / mean_ns;
+        uint64_t share = share_of(job->items, slots, 2 * all);
+        if (job->chunk != 0) {
+            share = share_of(share, 1, step) * step;
+        } else if (share < step * units) {
+            share = step * units;
+        }
+        if (share < items) items = share;
+    }
+    out->items = items;
+    out->units = (uint32_t)share_of(items, 1, chunk);
+    out->cost_ns = mean_ns == 0 ? times(out->units, UNKNOWN_NS) : times(items, mean_ns);
 }
 
 /* The job is ready no more. */
@@ -321,10 +374,12 @@ static void leave(mt_sched *sched, level *l, const ready_job *job) {
 
 static void book(mt_sched *sched, uint32_t lane_index, const ready_job *job, const demand *d, mt_assignment *out) {
     lane *chosen = &sched->lanes[lane_index];
+    *out = (mt_assignment){job->key, d->cost_ns, 0, 1, job->bytes, lane_index, job->class_index};
+    if (job->items > 0) fit(sched, chosen, job, d->mean_ns, out);
     chosen->booked++;
-    chosen->booked_ns += d->cost_ns;
+    chosen->units += out->units;
+    chosen->booked_ns += out->cost_ns;
     chosen->booked_bytes += job->bytes;
-    *out = (mt_assignment){job->key, d->cost_ns, job->bytes, lane_index, job->class_index};
 }
 
 int mt_sched_next(mt_sched *sched, mt_assignment *out) {
@@ -347,9 +402,9 @@ int mt_sched_next(mt_sched *sched, mt_assignment *out) {
             sched->refused = wanted;
             continue;
         }
+        book(sched, index, &job, &wanted, out);
         l->first = (l->first + 1) & (l->capacity - 1);
         leave(sched, l, &job);
-        book(sched, index, &job, &wanted, out);
         heap_down(sched, 0);
         return MT_OK;
     }
@@ -383,16 +438,17 @@ int mt_sched_next_up(mt_sched *sched, uint32_t up, mt_assignment *out) {
     ready_job job = found->jobs[(found->first + at) & mask];
     demand wanted = demand_of(sched, &job, found->priority);
     if (!has_credit(&sched->lanes[up], &wanted)) return MT_E_AGAIN;
+    book(sched, up, &job, &wanted, out);
     for (; at > 0; at--) found->jobs[(found->first + at) & mask] = found->jobs[(found->first + at - 1) & mask];
     found->first = (found->first + 1) & mask;
     leave(sched, found, &job);
-    book(sched, up, &job, &wanted, out);
     return MT_OK;
 }
 
 static void give_back(mt_sched *sched, const mt_assignment *what) {
     lane *l = &sched->lanes[what->lane];
     l->booked--;
+    l->units -= what->units;
     l->booked_ns -= what->cost_ns;
     l->booked_bytes -= what->bytes;
 }
@@ -404,20 +460,24 @@ void mt_sched_return(mt_sched *sched, const mt_assignment *what) {
     heap_refresh(sched, what->lane);
 }
 
+static void learn(class_row *c, uint64_t items, uint64_t cost_ns) {
+    if (items > 0) { /* each job counts as much as it has items: a short one says little about them */
+        c->items += (items < MAX_COST_NS ? items : MAX_COST_NS) - c->items / 8;
+        c->items_ns += (cost_ns < MAX_COST_NS ? cost_ns : MAX_COST_NS) - c->items_ns / 8;
+        c->mean_ns = c->items_ns < c->items ? 1 : c->items_ns / c->items;
+    } else if (!c->measured) {
+        c->mean_ns = cost_ns;
+    } else {
+        c->mean_ns += cost_ns / 8;
+        c->mean_ns -= (c->mean_ns - cost_ns / 8) / 8;
+    }
+    c->measured = true;
+}
+
 void mt_sched_done(mt_sched *sched, const mt_assignment *what, uint64_t duration_ns) {
     give_back(sched, what);
     sched->lanes[what->lane].overdue = false;
-    if (duration_ns > 0) {
-        class_row *c = &sched->classes[what->class_index];
-        uint64_t cost_ns = duration_ns + OVERHEAD_NS;
-        if (!c->measured) {
-            c->mean_ns = cost_ns;
-        } else {
-            c->mean_ns += cost_ns / 8;
-            c->mean_ns -= (c->mean_ns - cost_ns / 8) / 8;
-        }
-        c->measured = true;
-    }
+    if (duration_ns > 0) learn(&sched->classes[what->class_index], what->items, duration_ns + OVERHEAD_NS);
     heap_refresh(sched, what->lane);
 }
 
@@ -445,7 +505,10 @@ int mt_sched_take_last_from(mt_sched *sched, uint32_t origin, int64_t below, uin
     if (sched->lanes[origin].queued == 0) return MT_E_AGAIN;
     for (level *l = sched->levels + sched->n_levels; l-- > sched->levels && l->priority < below;) {
         uint64_t mask = l->capacity - 1, i = l->count;
-        while (i > 0 && l->jobs[(l->first + i - 1) & mask].origin != origin) i--;
+        for (; i > 0; i--) {
+            const ready_job *at = &l->jobs[(l->first + i - 1) & mask];
+            if (at->origin == origin && at->stays == 0) break;
+        }
         if (i == 0) continue;
         ready_job job = l->jobs[(l->first + i - 1) & mask];
         for (; i < l->count; i++) l->jobs[(l->first + i - 1) & mask] = l->jobs[(l->first + i) & mask];
@@ -460,12 +523,12 @@ uint32_t mt_sched_lane_slots(const mt_sched *sched, uint32_t lane_index) { retur
 
 uint32_t mt_sched_idle(const mt_sched *sched, uint32_t lane_index) {
     const lane *l = &sched->lanes[lane_index];
-    return l->booked < l->limits.slots ? l->limits.slots - (uint32_t)l->booked : 0;
+    return l->units < l->limits.slots ? l->limits.slots - (uint32_t)l->units : 0;
 }
 
 uint64_t mt_sched_excess(const mt_sched *sched, uint32_t lane_index) {
     const lane *l = &sched->lanes[lane_index];
-    return l->booked > l->limits.slots ? l->booked - l->limits.slots : 0;
+    return l->units > l->limits.slots ? l->units - l->limits.slots : 0;
 }
 
 uint64_t mt_sched_load(const mt_sched *sched, uint32_t lane_index) { return load_of(&sched->lanes[lane_index]); }
@@ -505,6 +568,7 @@ int mt_sched_check(const mt_sched *sched) {
         slots += l->is_up ? 0 : l->limits.slots;
         queued += l->queued;
         if (l->booked == 0 && (l->booked_ns != 0 || l->booked_bytes != 0)) return MT_E_RECORD;
+        if (l->units < l->booked || (l->booked == 0 && l->units != 0)) return MT_E_RECORD;
         if (l->heap_at == NOT_IN_HEAP) continue;
         if (l->heap_at >= sched->heap_size || sched->heap[l->heap_at] != i) return MT_E_RECORD;
         in_heap++;

@@ -1,14 +1,16 @@
 /* sched.h - which job goes to which lane, and when.
  *
  * Role: ready jobs by priority, lanes with slots and credit. It knows neither graph nor MPI: a job is a key, a class (jobs of
- * one class are expected to take equally long) and a size.
+ * one class are expected to take equally long) and a size. A job of several items can be cut: a lane gets as many as fit it, and the caller pushes the rest.
  * Policy: the ready job of highest priority, oldest first, goes to the lane with the least booked work for each slot. A lane takes
  * jobs ahead of free slots only while the work booked on it stays below its horizon: so short jobs are sent ahead by the
  * hundred and long ones, or ones of unknown duration, not at all. A lane that is overdue gets nothing ahead. Durations are learnt for each class (exponential average, weight 1/8).
  * Jobs have an origin, the lane that they came from (or none). One lane may be the way up: it gets what no other lane has credit for, never a job that
  * came from there, and of the rest one of the lowest band of priorities: jobs of a band were submitted at the same depth of tasks within tasks, and
  * the ones at the top have most below them.
- * Invariants: a lane's booked jobs, nanoseconds and bytes are the sums over what was assigned and not given back.
+ * Jobs of items: the class's durations are those of an item. A slot gets 30 ms of them at a time, a lane that cuts further itself half as many times that as
+ * it has slots: its units. No lane has more than twice its slots in units. The last job that is ready is cut smaller and smaller, so that all lanes end together.
+ * Invariants: a lane's booked jobs, units, nanoseconds and bytes are the sums over what was assigned and not given back.
  * Thread rule: one owner thread.
  */
 #ifndef MT_SCHED_H
@@ -29,11 +31,26 @@ typedef struct mt_lane_limits {
     uint32_t max_ahead;  /* jobs booked for each slot, at most */
     uint64_t horizon_ns; /* work booked ahead for each slot, at most */
     uint64_t max_bytes;  /* booked at a time; a single larger job goes alone */
+    bool cuts;           /* behind it jobs of several items are cut for its slots */
 } mt_lane_limits;
+
+/* A job that is ready. */
+typedef struct mt_ready {
+    uint64_t key;
+    uint64_t items; /* that it can be cut into; 0: it is one thing */
+    uint64_t bytes;
+    uint32_t class_index;
+    int32_t priority;
+    uint32_t origin; /* a lane, or MT_NO_LANE as above */
+    uint32_t chunk;  /* items that a slot gets at a time; 0: by their duration */
+    bool stays;      /* mt_sched_take_last_from passes it over */
+} mt_ready;
 
 typedef struct mt_assignment {
     uint64_t key;
     uint64_t cost_ns; /* booked: give it back with mt_sched_done */
+    uint64_t items;   /* how many of the job's; the caller pushes the rest as a job */
+    uint32_t units;   /* slots that it takes */
     uint32_t bytes;
     uint32_t lane;
     uint32_t class_index;
@@ -60,9 +77,8 @@ MT_EXPORT void mt_sched_hint(mt_sched *sched, uint32_t class_index, uint64_t dur
 /* A job is ready. `first`: before others of its priority (it has waited already). MT_E_NOMEM. */
 MT_EXPORT MT_MUST_CHECK int mt_sched_push(mt_sched *sched, uint64_t key, uint32_t class_index, int32_t priority,
                                           uint64_t bytes, bool first);
-/* The same with an origin: a lane, or MT_NO_LANE as above. */
-MT_EXPORT MT_MUST_CHECK int mt_sched_push_from(mt_sched *sched, uint64_t key, uint32_t class_index, int32_t priority,
-                                               uint64_t bytes, bool first, uint32_t origin);
+/* The same with everything that can be said of a job. */
+MT_EXPORT MT_MUST_CHECK int mt_sched_push_job(mt_sched *sched, const mt_ready *job, bool first);
 /* The next job for the way up, booked. MT_E_AGAIN: none may go there, or it has no credit. */
 MT_EXPORT MT_MUST_CHECK int mt_sched_next_up(mt_sched *sched, uint32_t up, mt_assignment *out);
 /* The next job and its lane, booked. MT_E_AGAIN: nothing ready or no lane has credit. O(log lanes). */
@@ -77,20 +93,20 @@ MT_EXPORT void mt_sched_return(mt_sched *sched, const mt_assignment *what);
 MT_EXPORT MT_MUST_CHECK int mt_sched_first_priority(const mt_sched *sched, int32_t *out_priority, uint64_t *out_n);
 /* Takes the job that would be the last out of the ready ones, if its priority is below `below`. MT_E_AGAIN: there is none. */
 MT_EXPORT MT_MUST_CHECK int mt_sched_take_last(mt_sched *sched, int64_t below, uint64_t *out_key);
-/* The same of the jobs with this origin. */
+/* The same of the jobs with this origin that do not stay. */
 MT_EXPORT MT_MUST_CHECK int mt_sched_take_last_from(mt_sched *sched, uint32_t origin, int64_t below, uint64_t *out_key);
 /* Slots of a lane. */
 MT_EXPORT uint32_t mt_sched_lane_slots(const mt_sched *sched, uint32_t lane);
 /* Slots of a lane in which no booked job can be. */
 MT_EXPORT uint32_t mt_sched_idle(const mt_sched *sched, uint32_t lane);
-/* Jobs booked on a lane beyond its slots: at least so many have not begun. */
+/* Units booked on a lane beyond its slots: at least so many have not begun. */
 MT_EXPORT uint64_t mt_sched_excess(const mt_sched *sched, uint32_t lane);
 /* Nanoseconds of work booked on a lane for each of its slots. */
 MT_EXPORT uint64_t mt_sched_load(const mt_sched *sched, uint32_t lane);
 /* Nanoseconds of work booked for each slot of the lane that has least; 0 when some lane with slots has none. */
 MT_EXPORT uint64_t mt_sched_least_load(const mt_sched *sched);
 MT_EXPORT uint64_t mt_sched_ready(const mt_sched *sched);
-MT_EXPORT uint64_t mt_sched_booked(const mt_sched *sched, uint32_t lane);
+MT_EXPORT uint64_t mt_sched_booked(const mt_sched *sched, uint32_t lane); /* jobs */
 MT_EXPORT uint32_t mt_sched_slots(const mt_sched *sched); /* of all lanes but the way up */
 /* Forgets all ready jobs. */
 MT_EXPORT void mt_sched_forget_ready(mt_sched *sched);

@@ -72,15 +72,33 @@ static int value_as_object(mt_engine *e, mt_task *from) {
 
 #define STACK_EDGES 16u
 
+/* What goes out for a job: its arguments in two parts, of which `owner` (may be NULL) owns the second. */
+typedef struct outgoing {
+    const mt_job *job;
+    uint32_t lane;
+    uint32_t codec;
+    mt_part args[2];
+    mt_blob *owner;
+} outgoing;
+
+static mt_rec_task head_of(const mt_engine *e, const outgoing *out, uint64_t size, uint32_t n_edges) {
+    uint64_t cost = mt_sched_expect(e->sched, out->job->class_index);
+    if ((out->codec & MT_CODEC_SPAN) == 0) cost /= 1000;
+    return (mt_rec_task){{size, out->job->id, MT_KIND_TASK, (uint16_t)out->codec, n_edges},
+                         out->job->fn,
+                         out->job->priority,
+                         cost < UINT32_MAX ? (uint32_t)cost : UINT32_MAX};
+}
+
 /* head, references, inline values with padding, arguments */
-static int send_task(mt_engine *e, mt_task *task, uint32_t lane_index) {
+static int send_task(mt_engine *e, mt_task *task, const outgoing *out) {
     static const unsigned char zeros[8];
     mt_edge_ref stack_refs[STACK_EDGES], *refs = stack_refs;
-    mt_part stack_parts[2 * STACK_EDGES + 3], *parts = stack_parts;
+    mt_part stack_parts[2 * STACK_EDGES + 4], *parts = stack_parts;
     uint32_t n = task->n_edges;
     if (n > STACK_EDGES) {
         refs = mti_get_zeroed(e->alloc, n, sizeof *refs);
-        parts = mti_get_zeroed(e->alloc, 2u * (size_t)n + 3, sizeof *parts);
+        parts = mti_get_zeroed(e->alloc, 2u * (size_t)n + 4, sizeof *parts);
     }
     int status = refs == NULL || parts == NULL ? MT_E_NOMEM : MT_OK;
     uint32_t n_parts = 2;
@@ -90,7 +108,7 @@ static int send_task(mt_engine *e, mt_task *task, uint32_t lane_index) {
         refs[i] = (mt_edge_ref){0, from->value.size, from->value.codec};
         if (from->value.size > INLINE_VALUE) {
             status = value_as_object(e, from);
-            if (status == MT_OK) status = send_object(e, lane_index, from->value_object);
+            if (status == MT_OK) status = send_object(e, out->lane, from->value_object);
             refs[i].object = from->value_object;
         } else if (from->value.size > 0) {
             parts[n_parts++] = (mt_part){from->value.data, from->value.size};
@@ -99,22 +117,19 @@ static int send_task(mt_engine *e, mt_task *task, uint32_t lane_index) {
         }
     }
     if (status == MT_OK) {
-        parts[n_parts++] = (mt_part){task->args, task->args_size};
-        uint64_t cost_us = mt_sched_expect(e->sched, task->job.class_index) / 1000;
-        mt_rec_task head = {{size + task->args_size, task->job.id, MT_KIND_TASK, (uint16_t)task->codec, n},
-                            task->job.fn,
-                            task->job.priority,
-                            cost_us < UINT32_MAX ? (uint32_t)cost_us : UINT32_MAX};
+        if (out->args[0].size > 0) parts[n_parts++] = out->args[0];
+        parts[n_parts++] = out->args[1];
+        mt_rec_task head = head_of(e, out, size + out->args[0].size + out->args[1].size, n);
         parts[0] = (mt_part){&head, sizeof head};
         parts[1] = (mt_part){refs, n * sizeof *refs};
-        status = mti_link_send(e->lanes[lane_index].link, parts, n_parts, task->args_blob);
+        status = mti_link_send(e->lanes[out->lane].link, parts, n_parts, out->owner);
     }
     if (refs != stack_refs) mt_put(e->alloc, refs);
     if (parts != stack_parts) mt_put(e->alloc, parts);
     return status;
 }
 
-static int send_errand(mt_engine *e, errand *errand, uint32_t lane_index) {
+static int send_objects_of(mt_engine *e, const errand *errand, uint32_t lane_index) {
     mt_rec_task head;
     memcpy(&head, errand->record->data, sizeof head);
     const mt_edge_ref *refs = (const mt_edge_ref *)(const void *)(errand->record->data + sizeof head);
@@ -123,19 +138,70 @@ static int send_errand(mt_engine *e, errand *errand, uint32_t lane_index) {
         int status = send_object(e, lane_index, refs[i].object);
         if (status != MT_OK) return status;
     }
+    return MT_OK;
+}
+
+static int send_errand(mt_engine *e, errand *errand, uint32_t lane_index) {
+    int status = send_objects_of(e, errand, lane_index);
+    if (status != MT_OK) return status;
+    mt_rec_task head;
+    memcpy(&head, errand->record->data, sizeof head);
     head.rec.id = errand->job.id;
     mt_part parts[2] = {{&head, sizeof head}, {errand->record->data + sizeof head, errand->record->size - sizeof head}};
     return mti_link_send(e->lanes[lane_index].link, parts, 2, errand->record);
 }
 
+/* As the record of its span, with its own items. */
+static int send_items(mt_engine *e, const span_part *p, uint32_t lane_index) {
+    const span *s = p->of;
+    bool runs_there = e->lanes[lane_index].link->recall != NULL; /* no engine that might have to combine */
+    mt_span head = {p->first, p->count, runs_there ? 0 : s->head.combine, p->losses_left, s->head.chunk};
+    int status = head.combine == 0 ? MT_OK : send_object(e, lane_index, head.combine);
+    if (status != MT_OK) return status;
+    outgoing out = {.job = &p->job, .lane = lane_index, .args = {{&head, sizeof head}}};
+    if (s->whole->kind == JOB_TASK) {
+        mt_task *task = task_of(s->whole);
+        out.codec = task->codec;
+        out.owner = task->args_blob;
+        out.args[1] = (mt_part){(const unsigned char *)task->args + sizeof head, task->args_size - sizeof head};
+        return send_task(e, task, &out);
+    }
+    const errand *errand = errand_of(s->whole);
+    status = send_objects_of(e, errand, lane_index);
+    if (status != MT_OK) return status;
+    const unsigned char *record = errand->record->data;
+    mt_rec rec;
+    memcpy(&rec, record, sizeof rec);
+    out.codec = rec.flags;
+    mt_rec_task top = head_of(e, &out, errand->record->size, rec.n);
+    mt_part parts[4] = {{&top, sizeof top},
+                        {record + sizeof top, s->args_at - sizeof top},
+                        {&head, sizeof head},
+                        {record + s->args_at + sizeof head, errand->record->size - s->args_at - sizeof head}};
+    return mti_link_send(e->lanes[lane_index].link, parts, 4, errand->record);
+}
+
+static int send_part(mt_engine *e, const span_part *p, uint32_t lane_index) {
+    if (p->values == NULL) return send_items(e, p, lane_index);
+    outgoing out = {.job = &p->job, .lane = lane_index, .codec = MT_CODEC_PARTS};
+    mt_rec_task head = head_of(e, &out, sizeof head + p->values->size, 0);
+    mt_part parts[2] = {{&head, sizeof head}, {p->values->data, p->values->size}};
+    return mti_link_send(e->lanes[lane_index].link, parts, 2, p->values);
+}
+
 static int send_job(mt_engine *e, mt_job *job, const mt_assignment *a) {
     job->lane = a->lane;
     job->cost_ns = a->cost_ns;
+    job->units = a->units;
     job->bytes_booked = a->bytes;
     mti_engine_lane_append(e, &e->lanes[a->lane], job);
     int status = send_object(e, a->lane, job->fn);
     if (status != MT_OK) return status;
-    return job->is_errand != 0 ? send_errand(e, errand_of(job), a->lane) : send_task(e, task_of(job), a->lane);
+    if (job->kind == JOB_PART) return send_part(e, part_of(job), a->lane);
+    if (job->kind == JOB_ERRAND) return send_errand(e, errand_of(job), a->lane);
+    mt_task *task = task_of(job);
+    outgoing out = {.job = job, .lane = a->lane, .codec = task->codec, .args = {{0}, {task->args, task->args_size}}, .owner = task->args_blob};
+    return send_task(e, task, &out);
 }
 
 static int next(mt_engine *e, mt_assignment *a) {
@@ -144,14 +210,26 @@ static int next(mt_engine *e, mt_assignment *a) {
     return mt_sched_next_up(e->sched, e->up, a);
 }
 
+/* False: it was cancelled. */
+static bool begin(mt_engine *e, mt_job *job) {
+    if (job->kind == JOB_PART) return mti_engine_begin_part(e, part_of(job));
+    return job->kind == JOB_ERRAND || mt_graph_assign(e->graph, task_of(job));
+}
+
 int mti_engine_send_ready(mt_engine *e, uint64_t *out_n) {
     int status = MT_OK;
     mt_assignment a;
     while (status == MT_OK && next(e, &a) == MT_OK) {
         mt_job *job = mt_table_find(e->jobs, a.key);
-        if (job == NULL || (job->is_errand == 0 && !mt_graph_assign(e->graph, task_of(job)))) {
+        if (job == NULL || !begin(e, job)) {
             mt_sched_return(e->sched, &a); /* cancelled while it was queued */
             continue;
+        }
+        if (job->kind == JOB_PART && a.items < part_of(job)->count && part_of(job)->values == NULL) {
+            span_part *front = NULL;
+            status = mti_engine_cut_part(e, part_of(job), a.items, &front);
+            if (status != MT_OK) return status;
+            job = &front->job;
         }
         status = send_job(e, job, &a);
         ++*out_n;

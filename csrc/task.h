@@ -84,8 +84,11 @@ typedef struct mt_job {
     uint32_t class_index;
     uint32_t bytes_booked;
     int32_t priority;
-    uint32_t is_errand; /* part of an errand */
+    uint32_t units; /* slots that it takes of its lane */
+    uint32_t kind;  /* enum mt_job_kind: what it is part of */
 } mt_job;
+
+enum mt_job_kind { JOB_TASK, JOB_ERRAND, JOB_PART };
 
 /* Tasks that must be freed by the engine thread: a stack that any thread pushes to. Outlives all tasks. */
 typedef struct mt_reaper {

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import random
+import struct
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from mpitask.native import ffi, lib
 SHORT_SEEDS, LONG_SEEDS = range(int(os.environ.get("MPITASK_SEEDS", "250"))), range(500, 10_500)
 FUNCTIONS = 3
 INLINE_LIMIT = 4096
+PARTS_HEAD = 24
 WORD = 1 << 64
 MAX_KILLS = 300
 
@@ -49,7 +51,8 @@ class Job:
     def submit(self) -> None:
         rng = self.rng
         n = len(self.tasks)
-        edges = [rng.randrange(n) for _ in range(rng.choice([0, 0, 1, 2, 5, 30]))] if n else []
+        able = [i for i in range(n) if not self.is_list(i)]
+        edges = [rng.choice(able) for _ in range(rng.choice([0, 0, 1, 2, 5, 30]))] if able else []
         promise = rng.random() < 0.05
         size = rng.choice([8, 8, 8, 24, 200, 4096, 5000, 40_000])
         behaviour = int(not promise and rng.random() < 0.05)
@@ -87,6 +90,54 @@ class Job:
         self.tasks.append(task)
         self.specs.append(spec)
 
+    def submit_span(self) -> None:
+        rng = self.rng
+        n = len(self.tasks)
+        able = [i for i in range(n) if not self.is_list(i)]
+        edges = [rng.choice(able) for _ in range(rng.choice([0, 0, 0, 1, 3]))] if able else []
+        first, count = rng.choice([0, 0, 10**15]), rng.choice([1, 2, 40, 400, 3000])
+        spec = {
+            "edges": edges,
+            "promise": False,
+            "number": rng.randrange(WORD),
+            "first": first,
+            "count": count,
+            "combine": rng.choice([0, 0, rng.randrange(1, FUNCTIONS + 1)]),
+            "chunk": rng.choice([0, 0, 1, 7]),
+            "losses": rng.choice([0, 0, 3]),
+            "fails": rng.choice([0] * 7 + [first + rng.randrange(count) + 1]),
+        }
+        behaviour = lib.MT_WORLD_REDUCE if spec["combine"] else 0
+        head = struct.pack("<QQQII", *(spec[name] for name in ("first", "count", "combine", "losses", "chunk")))
+        args = ffi.from_buffer(head + struct.pack("<QQQ", spec["number"], spec["fails"], behaviour))
+        keep = ffi.new("mt_task *[]", [self.tasks[i] for i in edges])
+        task = lib.mt_task_new(
+            self.alloc,
+            ffi.new(
+                "mt_task_spec *",
+                {
+                    "number": n,
+                    "fn": rng.randrange(1, FUNCTIONS + 1),
+                    "codec": lib.MT_CODEC_SPAN | lib.MT_CODEC_MARSHAL,
+                    "priority": rng.choice([0, 0, 0, 1, -3]),
+                    "retries": rng.choice([0, 0, 0, 1]),
+                    "losses": 1,
+                    "n_edges": len(edges),
+                    "edges": keep,
+                    "n_args": 1,
+                    "args": ffi.new("mt_part *", {"data": args, "size": len(args)}),
+                },
+            ),
+        )
+        assert task
+        assert lib.mt_world_submit(self.world, task) == 0
+        self.tasks.append(task)
+        self.specs.append(spec)
+
+    def is_list(self, i: int) -> bool:
+        """Whether the value of task i is one of parts, whose bytes depend on how it was cut."""
+        return self.specs[i].get("combine") == 0
+
     def cancel(self, i: int) -> None:
         if lib.mt_task_try_cancel(self.tasks[i]):
             self.cancelled.add(i)
@@ -119,6 +170,8 @@ class Job:
         if "word" not in spec:
             if spec["promise"]:
                 spec["word"] = spec["number"]
+            elif "count" in spec:
+                spec["word"] = spec["count"]
             elif spec["size"] > INLINE_LIMIT:
                 spec["word"] = spec["size"]
             else:
@@ -136,6 +189,9 @@ class Job:
         if state == lib.MT_DONE:
             assert all(s == lib.MT_DONE for s in inputs)
             assert not spec["fails"]
+            if "count" in spec:
+                self.check_span(spec, value)
+                return
             assert value.size == (8 if spec["promise"] else spec["size"])
             assert int.from_bytes(ffi.buffer(value.data, 8)[:], "little") == self.first_word(i)
         elif state == lib.MT_FAILED:
@@ -150,6 +206,27 @@ class Job:
             else:
                 assert lib.mt_task_state(via) in (lib.MT_FAILED, lib.MT_CANCELLED)
                 assert value.cause == value.via
+
+    def check_span(self, spec: dict[str, Any], value: Any) -> None:
+        """Every item is there, once and in order."""
+        data = bytes(ffi.buffer(value.data, value.size))
+        base = spec["number"] + spec["first"] + sum(self.first_word(k) for k in spec["edges"])
+        words = [(base + i) % WORD for i in range(spec["count"])]
+        if spec["combine"]:
+            found = 0
+            for word in words:
+                found = (found * lib.MT_WORLD_BASE + word) % WORD
+            assert struct.unpack("<QQ", data) == (spec["count"], found)
+            return
+        assert value.codec == lib.MT_CODEC_PARTS
+        seen: list[int] = []
+        while data:
+            count, size, kind, zero = struct.unpack_from("<QQII", data)
+            assert (size, kind, zero) == (8 * count, lib.MT_CODEC_MARSHAL, 0)
+            assert count <= (spec["chunk"] or spec["count"])
+            seen += struct.unpack_from(f"<{count}Q", data, PARTS_HEAD)
+            data = data[PARTS_HEAD + size :]
+        assert seen == words
 
     def close(self) -> None:
         """Everything that was held is given back: no job, record, object or byte remains."""
@@ -167,8 +244,12 @@ class Job:
 def play(seed: int) -> Job:
     job = Job(seed)
     rng = job.rng
-    for _ in range(rng.choice([5, 30, 120])):
-        job.submit()
+    spans = rng.choice([0, 0, 0.1, 1])
+    for _ in range(rng.choice([5, 30, 120] if spans < 1 else [2, 5])):
+        if rng.random() < spans:
+            job.submit_span()
+        else:
+            job.submit()
         for _ in range(rng.choice([0, 0, 3, 40])):
             job.step()
         if rng.random() < 0.05:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from random import Random
 from typing import Any
@@ -20,6 +20,8 @@ pytestmark = SHRINKING_TAKES_LONG
 AGAIN = lib.MT_E_AGAIN
 SENTINEL = 0xDEAD
 OVERHEAD_NS, UNKNOWN_NS = 1_000, 1_000_000
+CHUNK_NS, LEAST_CHUNK_NS, MAX_COST_NS = 30_000_000, 4_000_000, 2**53
+NO_LANE = lib.MT_NO_LANE
 LARGEST = 2**32 - 1
 MILLISECOND, SECOND = 1_000_000, 1_000_000_000
 
@@ -33,6 +35,11 @@ class Job:
     bytes: int
     lane: int
     class_index: int
+    items: int = 0
+    units: int = 1
+
+
+FIELDS = ("key", "cost_ns", "bytes", "lane", "class_index", "items", "units")
 
 
 class Sched:
@@ -60,8 +67,10 @@ class Sched:
         self.out[0] = SENTINEL
         return number
 
-    def add_lane(self, slots: int = 1, ahead: int = 100, horizon_ns: int = SECOND, max_bytes: int = 2**40) -> int:
-        limits = {"slots": slots, "max_ahead": ahead, "horizon_ns": horizon_ns, "max_bytes": max_bytes}
+    def add_lane(
+        self, slots: int = 1, ahead: int = 100, horizon_ns: int = SECOND, max_bytes: int = 2**40, cuts: bool = False
+    ) -> int:
+        limits = {"slots": slots, "max_ahead": ahead, "horizon_ns": horizon_ns, "max_bytes": max_bytes, "cuts": cuts}
         return self._new(lib.mt_sched_add_lane, ffi.new("mt_lane_limits *", limits))
 
     def add_class(self, expect_ns: int = 0) -> int:
@@ -83,15 +92,19 @@ class Sched:
         call = partial(lib.mt_sched_push, self.handle, key, class_index, priority, size, first)
         assert self.memory.attempt(call, self.unchanged) == OK
 
-    def next(self) -> Job | None:
+    def push_job(self, key: int, *, first: bool = False, **fields: Any) -> None:
+        ready = ffi.new("mt_ready *", {"key": key, "origin": NO_LANE, **fields})
+        assert self.memory.attempt(partial(lib.mt_sched_push_job, self.handle, ready, first), self.unchanged) == OK
+
+    def next(self, up: int | None = None) -> Job | None:
         """None: not now."""
         out = ffi.new("mt_assignment *", {"key": SENTINEL, "lane": SENTINEL})
-        status = lib.mt_sched_next(self.handle, out)
+        status = lib.mt_sched_next(self.handle, out) if up is None else lib.mt_sched_next_up(self.handle, up, out)
         if status == AGAIN:
             assert (out.key, out.lane) == (SENTINEL, SENTINEL)
             return None
         assert status == OK
-        return Job(out.key, out.cost_ns, out.bytes, out.lane, out.class_index)
+        return Job(out.key, out.cost_ns, out.bytes, out.lane, out.class_index, out.items, out.units)
 
     def all(self) -> list[tuple[int, int]]:
         """Key and lane of all that can be assigned now."""
@@ -101,11 +114,11 @@ class Sched:
         return found
 
     def done(self, job: Job, duration_ns: int = 0) -> None:
-        fields = {name: getattr(job, name) for name in ("key", "cost_ns", "bytes", "lane", "class_index")}
+        fields = {name: getattr(job, name) for name in FIELDS}
         lib.mt_sched_done(self.handle, ffi.new("mt_assignment *", fields), duration_ns)
 
     def come_back(self, job: Job) -> None:
-        fields = {name: getattr(job, name) for name in ("key", "cost_ns", "bytes", "lane", "class_index")}
+        fields = {name: getattr(job, name) for name in FIELDS}
         lib.mt_sched_return(self.handle, ffi.new("mt_assignment *", fields))
 
     def set_overdue(self, lane: int) -> None:
@@ -159,6 +172,7 @@ class Lane:
     ahead: int
     horizon_ns: int
     max_bytes: int
+    cuts: bool = False
     jobs: list[Job] = field(default_factory=list)
     overdue: bool = False
 
@@ -166,14 +180,22 @@ class Lane:
     def load(self) -> int:
         return sum(job.cost_ns for job in self.jobs) // max(1, self.slots)
 
-    def has_credit(self, known: bool, cost_ns: int, size: int) -> bool:
+    @property
+    def units(self) -> int:
+        return sum(job.units for job in self.jobs)
+
+    def has_credit(self, known: bool, cost_ns: int, size: int, is_items: bool = False) -> bool:
         if self.slots == 0:
             return False
         if self.jobs and sum(job.bytes for job in self.jobs) + size > self.max_bytes:
             return False
-        if len(self.jobs) < self.slots:
+        if self.units < self.slots:
             return True
-        if not known or self.overdue or len(self.jobs) >= self.slots * self.ahead:
+        if not known or self.overdue:
+            return False
+        if is_items:
+            return self.units < 2 * self.slots
+        if self.units >= self.slots * self.ahead:
             return False
         return sum(job.cost_ns for job in self.jobs) + cost_ns <= self.horizon_ns * self.slots
 
@@ -184,9 +206,17 @@ class Class:
 
     mean_ns: int = 0
     measured: bool = False
+    items: int = 0
+    items_ns: int = 0
 
-    def learn(self, duration_ns: int) -> None:
+    def learn(self, duration_ns: int, items: int = 0) -> None:
         cost = duration_ns + OVERHEAD_NS
+        if items:
+            self.items += items - self.items // 8
+            self.items_ns += cost - self.items_ns // 8
+            self.mean_ns = max(1, self.items_ns // self.items)
+            self.measured = True
+            return
         self.mean_ns = self.mean_ns + cost // 8 - self.mean_ns // 8 if self.measured else cost
         self.measured = True
 
@@ -198,6 +228,8 @@ class Waiting:
     key: int
     class_index: int
     size: int
+    items: int = 0
+    chunk: int = 0
 
 
 class SchedAgainstModel(RuleBasedStateMachine):
@@ -221,10 +253,11 @@ class SchedAgainstModel(RuleBasedStateMachine):
         ahead=st.sampled_from([1, 2, 10]),
         horizon_ns=st.sampled_from([0, 100_000, SECOND]),
         max_bytes=st.sampled_from([0, 1000, 2**40]),
+        cuts=st.booleans(),
     )
-    def add_lane(self, slots: int, ahead: int, horizon_ns: int, max_bytes: int) -> None:
-        assert self.sched.add_lane(slots, ahead, horizon_ns, max_bytes) == len(self.lanes)
-        self.lanes.append(Lane(slots, ahead, horizon_ns, max_bytes))
+    def add_lane(self, slots: int, ahead: int, horizon_ns: int, max_bytes: int, cuts: bool) -> None:
+        assert self.sched.add_lane(slots, ahead, horizon_ns, max_bytes, cuts) == len(self.lanes)
+        self.lanes.append(Lane(slots, ahead, horizon_ns, max_bytes, cuts))
 
     @rule(hint_ns=st.sampled_from([0, 0, 1, 10_000, MILLISECOND]))
     def add_class(self, hint_ns: int) -> None:
@@ -269,6 +302,48 @@ class SchedAgainstModel(RuleBasedStateMachine):
             queue = self.queues.setdefault(priority, [])
             queue.insert(0 if first else len(queue), waiting)
 
+    @precondition(lambda self: self.classes)
+    @rule(
+        seed=st.integers(0, 999),
+        items=st.sampled_from([1, 2, 50, 1_000_000, 2**64 - 1]),
+        chunk=st.sampled_from([0, 0, 1, 7, 10_000]),
+        first=st.booleans(),
+    )
+    def push_items(self, seed: int, items: int, chunk: int, first: bool) -> None:
+        self.keys += 1
+        rng = Random(seed)
+        waiting = Waiting(self.keys, rng.choice(sorted(self.classes)), rng.choice([0, 10, 600]), items, chunk)
+        self.push_waiting(waiting, rng.choice([0, 0, 1]), first)
+
+    def push_waiting(self, waiting: Waiting, priority: int, first: bool) -> None:
+        self.sched.push_job(
+            waiting.key,
+            first=first,
+            items=waiting.items,
+            bytes=waiting.size,
+            class_index=waiting.class_index,
+            priority=priority,
+            chunk=waiting.chunk,
+        )
+        queue = self.queues.setdefault(priority, [])
+        queue.insert(0 if first else len(queue), waiting)
+
+    def fit(self, lane: Lane, job: Waiting, mean_ns: int, is_last: bool) -> tuple[int, int]:
+        """Items and units: what the contract says of jobs of items."""
+        slots = lane.slots if lane.cuts else 1
+        chunk = job.chunk or (max(1, CHUNK_NS // mean_ns) if mean_ns else 1)
+        units = max(1, slots // 2)
+        items = min(job.items, units * chunk)
+        everybody = sum(each.slots for each in self.lanes)
+        if is_last and everybody > slots:
+            share = max(1, -(-job.items * slots // (2 * everybody)))
+            if job.chunk:
+                share = -(-share // chunk) * chunk
+            else:
+                share = max(share, units * (LEAST_CHUNK_NS // mean_ns if mean_ns else 1))
+            items = min(items, share)
+        return items, -(-items // chunk)
+
     def expected(self) -> Job | None:
         """The policy: the oldest job of the highest priority, the lane with the least work for each slot."""
         busy = [priority for priority, queue in self.queues.items() if queue]
@@ -277,21 +352,31 @@ class SchedAgainstModel(RuleBasedStateMachine):
         job = self.queues[max(busy)][0]
         mean_ns = self.classes[job.class_index].mean_ns
         cost_ns = mean_ns or UNKNOWN_NS
-        able = [i for i, lane in enumerate(self.lanes) if lane.has_credit(mean_ns != 0, cost_ns, job.size)]
+        known = mean_ns != 0
+        able = [i for i, lane in enumerate(self.lanes) if lane.has_credit(known, cost_ns, job.size, job.items > 0)]
         if not able:
             return None
         lane = min(able, key=lambda i: (self.lanes[i].load, i))
+        items, units = 0, 1
+        if job.items:
+            items, units = self.fit(self.lanes[lane], job, mean_ns, sum(map(len, self.queues.values())) == 1)
+            cost_ns = min(MAX_COST_NS, items * mean_ns if known else units * UNKNOWN_NS)
         self.queues[max(busy)].pop(0)
-        self.lanes[lane].jobs.append(Job(job.key, cost_ns, job.size, lane, job.class_index))
+        self.lanes[lane].jobs.append(Job(job.key, cost_ns, job.size, lane, job.class_index, items, units))
         return self.lanes[lane].jobs[-1]
 
     @rule(times=st.sampled_from([1, 3, 30]))
     def next(self, times: int) -> None:
         for _ in range(times):
+            before = {priority: queue[0] for priority, queue in self.queues.items() if queue}
             expected = self.expected()
             assert self.sched.next() == expected
             if expected is None:
                 break
+            priority = max(before)
+            if expected.items < before[priority].items:  # the caller's part: the rest is ready again
+                left = before[priority].items - expected.items
+                self.push_waiting(replace(before[priority], items=left), priority, first=True)
 
     @rule(
         seed=st.integers(0, 2**32 - 1),
@@ -306,7 +391,7 @@ class SchedAgainstModel(RuleBasedStateMachine):
             self.lanes[job.lane].jobs.remove(job)
             self.lanes[job.lane].overdue = False
             if duration_ns:
-                self.classes[job.class_index].learn(duration_ns)
+                self.classes[job.class_index].learn(duration_ns, job.items)
 
     @precondition(lambda self: self.lanes)
     @rule(seed=st.integers(0, 999), slots=st.sampled_from([0, 1, 3]))
@@ -362,7 +447,7 @@ class SchedAgainstModel(RuleBasedStateMachine):
         assert self.sched.first_priority() == ((max(busy), len(self.queues[max(busy)])) if busy else None)
         for number, lane in enumerate(self.lanes):
             assert self.sched.booked(number) == len(lane.jobs)
-            ahead = len(lane.jobs) - lane.slots
+            ahead = lane.units - lane.slots
             assert lib.mt_sched_idle(self.sched.handle, number) == max(0, -ahead)
             assert lib.mt_sched_excess(self.sched.handle, number) == max(0, ahead)
             assert lib.mt_sched_load(self.sched.handle, number) == lane.load
