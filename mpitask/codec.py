@@ -8,6 +8,9 @@ Three encodings, told apart by a number that travels beside the bytes:
   definition itself: a worker has another main module.
 - FLAT: as MARSHAL, with futures among the scalars: each has become an ellipsis, in the order of the dependencies.
 - BUFFERS: a pickle with its large buffers (arrays) behind it, so that they are copied once and not twice.
+- PARTS: the values of a span's parts in a row, each in an encoding of its own. The core makes them.
+
+A bit says that the arguments begin with a span: `span_call`.
 
 Futures inside arguments, at any depth, pickle themselves as placeholders (`placeholder`) and report themselves to the
 collector of the call being made: no traversal of arguments is needed.
@@ -17,6 +20,7 @@ Thread rule: all functions may be called from any thread; a collector and a reso
 
 from __future__ import annotations
 
+import bisect
 import concurrent.futures
 import io
 import itertools
@@ -25,22 +29,26 @@ import pickle
 import struct
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import cloudpickle
 
 from mpitask.errors import SerializationError, TaskError
 
-NONE, MARSHAL, PICKLE, BUFFERS, LOST, FLAT = 0, 1, 2, 3, 4, 5
+NONE, MARSHAL, PICKLE, BUFFERS, LOST, FLAT, PARTS = 0, 1, 2, 3, 4, 5, 6
 KWARGS = 16
 """Bit: the bytes are (args, kwargs) and not args alone."""
+SPAN = 32
+"""Bit: before the arguments, which are scalars, stands the span that the task is of."""
 
 SCALARS = frozenset({int, float, complex, bool, str, bytes, type(None)})
 _MARSHAL_VERSION = 2  # without back references: faster, and scalars have none
 _OUT_OF_BAND_BYTES = 8192  # a smaller buffer costs less inside the pickle
 _HEAD = struct.Struct("=QQ")
 _SIZE = struct.Struct("=Q")
+_SPAN = struct.Struct("=QQQII")  # mt_span
+_PARTS_HEAD = struct.Struct("=QQII")  # mt_parts_head
 
 Bytes = bytes | bytearray | memoryview
 
@@ -184,6 +192,53 @@ def _blame(args: Sequence[Any], kwargs: dict[str, Any], error: Exception) -> Ser
     return SerializationError(f"the arguments cannot be pickled: {type(error).__name__}: {error}")
 
 
+class Parts:
+    """The values of consecutive pieces of a span. Each is unpickled when it is asked for."""
+
+    def __init__(self, data: Bytes) -> None:
+        view = memoryview(data)
+        at, first = 0, 0
+        self.starts: list[int] = []
+        """The first item of each piece, counted from the first of all."""
+        self._bytes: list[tuple[int, memoryview]] = []
+        while at < len(view):
+            count, size, codec, _ = _PARTS_HEAD.unpack_from(view, at)
+            at += _PARTS_HEAD.size
+            self._bytes.append((codec, view[at : at + size]))
+            self.starts.append(first)
+            at += size + -size % 8
+            first += count
+
+    def __len__(self) -> int:
+        return len(self._bytes)
+
+    def __getitem__(self, index: int) -> Any:
+        return decode(*self._bytes[index])
+
+    def __iter__(self) -> Iterator[Any]:
+        return (decode(*value) for value in self._bytes)
+
+    def find(self, item: int) -> int:
+        """The piece that holds an item."""
+        return bisect.bisect_right(self.starts, item) - 1
+
+
+def span_call(
+    first: int, count: int, args: tuple[Any, ...], *, combine: int = 0, losses: int = 0, chunk: int = 0
+) -> tuple[int, bytes]:
+    """The arguments of a span: its function is called with a piece's first item and their number, then `args`.
+
+    Args:
+        first: its first item.
+        count: how many.
+        args: plain scalars.
+        combine: id of the function that makes one value of the `Parts` of several pieces; 0: none.
+        losses: how often a piece is tried again after the loss of its worker.
+        chunk: items that a worker gets at a time; 0: as many as are good.
+    """
+    return SPAN | MARSHAL, _SPAN.pack(first, count, combine, losses, chunk) + marshal.dumps(args, _MARSHAL_VERSION)
+
+
 def decode(codec: int, data: Bytes) -> Any:
     """The object behind the bytes. `data` may go away afterwards: buffers are copied, so arrays are writable."""
     kind = codec & 15
@@ -191,6 +246,8 @@ def decode(codec: int, data: Bytes) -> Any:
         return marshal.loads(data)
     if kind == PICKLE:
         return pickle.loads(data)
+    if kind == PARTS:
+        return Parts(bytes(data))
     if kind != BUFFERS:
         raise SerializationError(f"bytes of an unknown encoding ({codec}): are all ranks running the same mpitask?")
     view = memoryview(data)
@@ -208,6 +265,11 @@ def decode(codec: int, data: Bytes) -> Any:
 
 def decode_call(codec: int, data: Bytes, resolve: Callable[[int], Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The (args, kwargs) of a call; `resolve` gives the value of dependency i."""
+    if codec & SPAN:
+        first, count, *_ = _SPAN.unpack_from(data)
+        return (first, count, *marshal.loads(memoryview(data)[_SPAN.size :])), {}
+    if codec == PARTS:
+        return (Parts(data),), {}
     if codec == FLAT:
         numbers = itertools.count()
         return tuple(resolve(next(numbers)) if arg is ... else arg for arg in marshal.loads(data)), {}

@@ -162,6 +162,27 @@ class Engine:
                 self._raise_status(handle)
         return Future(self, self._submit_with(fn_id, args, kwargs, priority, retries))
 
+    def call_span(
+        self,
+        fn_id: int,
+        first: int,
+        count: int,
+        args: tuple[Any, ...],
+        *,
+        combine: int = 0,
+        chunk: int = 0,
+    ) -> Future[Any]:
+        """Submits one task that stands for many items; ranks cut it for their workers.
+
+        Its result is a `codec.Parts`, or what the function `combine` has made of that. See `codec.span_call`.
+        """
+        kind, data = codec.span_call(first, count, args, combine=combine, losses=self.config.loss_retries, chunk=chunk)
+        while True:
+            handle = _submit(self._driver, fn_id, kind, data, len(data))
+            if handle < _FIRST_STATUS:
+                return Future(self, handle)
+            self._raise_status(handle)
+
     def _submit_with(
         self, fn_id: int, args: tuple[Any, ...], kwargs: dict[str, Any], priority: int, retries: int
     ) -> int:

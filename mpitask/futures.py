@@ -408,6 +408,12 @@ class Promise(Future[T]):
         check(lib.mt_driver_fulfil(driver, self._handle, outcome, kind, data, len(data)), "setting a future")
 
 
+def result_bytes(future: Future[Any]) -> int:
+    """How many bytes the result has as it came; 0 while it is not there."""
+    raw = _value_of(future._handle)
+    return int(raw.size) if raw else 0
+
+
 def _decode_lost(tid: int, data: bytes) -> WorkerLost:
     lost = ffi.new("mt_lost *")
     size = ffi.sizeof("mt_lost")

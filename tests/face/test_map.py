@@ -190,12 +190,12 @@ def test_an_app_stands_for_its_function() -> None:
 def test_results_that_are_read_before_their_callback_do_not_stop_the_feeding() -> None:
     """The reader may pass a chunk, and give its results up, before the feeder has heard of its end."""
     future = mpitask.map(double, iter(range(10_000)), chunksize=1)
-    heard = type(future)._chunk_ended
+    heard = type(future)._piece_ended
 
     def late(chunk: object, task: object) -> None:
         time.sleep(0.001)  # lets the reader be first
         heard(future, chunk, task)  # type: ignore[arg-type]
 
-    future._chunk_ended = late  # type: ignore[method-assign]
+    future._piece_ended = late  # type: ignore[method-assign]
     assert sum(itertools.islice(future, 500)) == 2 * sum(range(500))
     assert future.cancel()
