@@ -552,7 +552,7 @@ class _Source:
         else:
             found = list(itertools.islice(self._rest, n))
         if self.left is not None:
-            self.left = max(0, self.left - len(found)) if found else 0
+            self.left = max(0, self.left - len(found)) if len(found) else 0
         return found
 
 

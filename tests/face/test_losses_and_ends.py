@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import functools
 import os
 import signal
 import time
@@ -73,3 +74,30 @@ def hold(gate: str) -> str:
     while not os.path.exists(gate):  # noqa: PTH110
         time.sleep(0.005)
     return gate
+
+
+def die_once(folder: str, x: int) -> int:
+    if x % 1000 == 500:
+        mark = Path(folder) / str(x)
+        if not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+    return x * x
+
+
+def test_a_worker_that_dies_in_the_middle_of_a_range(tmp_path: Path) -> None:
+    """Only what it was given is tried again, and every item comes once."""
+    with mpitask.load(workers=2, loss_retries=5):
+        future = mpitask.map(functools.partial(die_once, str(tmp_path)), range(3000))
+        assert future.result(timeout=40) == [x * x for x in range(3000)]
+        assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_range_whose_worker_dies_too_often(tmp_path: Path) -> None:
+    with mpitask.load(workers=2):
+        future = mpitask.map(functools.partial(die_once, str(tmp_path)), range(400, 600))
+        with pytest.raises(WorkerLost):
+            future.result(timeout=40)
+        assert mpitask.map(functools.partial(die_once, str(tmp_path)), range(500, 502)).result(timeout=40) == [
+            x * x for x in range(500, 502)
+        ]

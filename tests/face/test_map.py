@@ -199,3 +199,151 @@ def test_results_that_are_read_before_their_callback_do_not_stop_the_feeding() -
     future._piece_ended = late  # type: ignore[method-assign]
     assert sum(itertools.islice(future, 500)) == 2 * sum(range(500))
     assert future.cancel()
+
+
+# -- ranges, which the ranks cut themselves --
+
+
+def slow(x: int) -> int:
+    time.sleep(0.002)
+    return x
+
+
+def item(x: Any) -> Any:
+    return x
+
+
+def test_a_billion_numbers_are_submitted_at_once_and_the_first_results_arrive(engine: mpitask.Engine) -> None:
+    before = engine.stats()["submitted"]
+    future = mpitask.map(double, range(10**9))
+    assert len(future) == 10**9
+    results = iter(future)
+    assert [next(results) for _ in range(100_000)] == [2 * i for i in range(100_000)]
+    assert future.cancel()
+    assert future.cancelled()
+    assert engine.stats()["submitted"] - before < 1000
+    with pytest.raises(concurrent.futures.CancelledError):
+        future.result(timeout=20)
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [range(0), range(5, 5), range(7, 8), range(-3, 10**5, 7), range(10**5, -4, -3), range(2**70, 2**70 + 500, 5)],
+    ids=repr,
+)
+@pytest.mark.parametrize("ordered", [True, False])
+def test_ranges_of_any_kind(numbers: range, ordered: bool) -> None:
+    future = mpitask.map(item, numbers, ordered=ordered)
+    assert len(future) == len(numbers)
+    found = list(future)
+    assert (found if ordered else sorted(found, reverse=numbers.step < 0)) == list(numbers)
+    assert future.done()
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.arange(5000),
+        np.arange(200, 3, -4, dtype=np.uint8),
+        np.arange(-5, 100, 3, dtype=">i2"),
+        np.arange(2**63, 2**63 + 700, 7, dtype=np.uint64),
+        np.zeros(100, dtype=np.int32),
+        np.array([3]),
+        np.array([], dtype=np.int64),
+        np.array([1, 2, 3, 5, 5]),
+        np.array([200, 255, 54], dtype=np.uint8),
+        np.linspace(0, 1, 3000),
+        np.arange(60).reshape(20, 3),
+        np.array(["a", "b"], dtype=object),
+    ],
+    ids=lambda a: f"{a.dtype.str}{a.shape}",
+)
+def test_arrays(array: Any) -> None:
+    found = mpitask.map(item, array).result(timeout=20)
+    assert len(found) == len(array)
+    for got, expected in zip(found, array, strict=True):
+        assert type(got) is type(expected)
+        assert np.array_equal(got, expected)
+
+
+def test_an_array_that_is_a_range_is_not_sent(engine: mpitask.Engine) -> None:
+    before = engine.stats()["submitted"]
+    assert mpitask.map(item, np.arange(10**6)).reduce(operator.add).result(timeout=20) == 10**6 * (10**6 - 1) // 2
+    assert engine.stats()["submitted"] - before < 100
+
+
+@pytest.mark.parametrize("chunksize", [1, 3, 50, 2**40])
+def test_a_worker_is_given_as_many_items_at_a_time_as_asked_for(chunksize: int) -> None:
+    future = mpitask.map(item, range(200), chunksize=chunksize)
+    assert future.result(timeout=20) == list(range(200))
+    sizes: list[int] = []
+    for piece in future._tasks:
+        starts = piece.task.result().starts
+        sizes += np.diff([*starts, piece.stop - piece.first]).tolist()
+    *whole, last = sizes
+    assert set(whole) <= {chunksize}
+    assert last <= chunksize
+    assert sum(sizes) == 200
+
+
+def test_an_exception_of_an_item_of_a_range_has_its_index() -> None:
+    future = mpitask.map(picky, range(2, 20_000, 5))  # item 1 is 7
+    with pytest.raises(ValueError, match="not 7\n") as caught:
+        future.result(timeout=20)
+    assert caught.value.__notes__ == ["(item 1 of the map)"]
+    assert future.futures[2].result(timeout=20) == 12
+    with pytest.raises(ValueError, match="not 19997\n") as caught:
+        future.futures[-1].result(timeout=20)
+    assert "(item 3999 of the map)" in caught.value.__notes__
+    assert future.futures[3998].result(timeout=20) == 19992
+    with pytest.raises(ValueError, match="not 7\n") as caught:
+        mpitask.map(picky, range(2, 20_000, 5)).reduce(max).result(timeout=20)
+    assert "(item 1 of the map)" in caught.value.__notes__
+
+
+def test_an_exception_late_in_a_reduction_has_its_index() -> None:
+    def only_one(x: int) -> int:
+        if x == 150_001:
+            raise LookupError("here")
+        return x
+
+    future = mpitask.map(only_one, range(200_000))
+    with pytest.raises(LookupError, match="here") as caught:
+        future.reduce(max).result(timeout=20)
+    assert "(item 150001 of the map)" in caught.value.__notes__
+
+
+def test_the_reduction_of_a_range_keeps_the_order() -> None:
+    for n in (1, 2, 5000):
+        expected = "<" + "".join(f"{i}," for i in range(n))
+        future = mpitask.map("{},".format, range(n), chunksize=3).reduce(operator.add, initial="<")
+        assert future.result(timeout=20) == expected
+    assert mpitask.map(item, range(0)).reduce(operator.add, initial=5).result(timeout=20) == 5
+    with pytest.raises(TypeError, match="empty map"):
+        mpitask.map(item, range(0)).reduce(operator.add).result(timeout=20)
+
+
+def test_the_reduction_of_arrays_over_a_range() -> None:
+    def ones(i: int) -> Any:
+        return np.full(5000, i)
+
+    total = mpitask.map(ones, range(300), chunksize=7).reduce(operator.add).result(timeout=20)
+    assert total.shape == (5000,)
+    assert (total == sum(range(300))).all()
+
+
+def test_two_ranges_at_once(engine: mpitask.Engine) -> None:
+    first = mpitask.map(item, range(300_000))
+    second = mpitask.map(slow, range(100))
+    third = engine.call(engine.function_id(double), (4,), {})
+    assert third.result(timeout=20) == 8
+    assert second.result(timeout=20) == list(range(100))
+    assert first.result(timeout=20) == list(range(300_000))
+
+
+def test_items_far_away(engine: mpitask.Engine) -> None:
+    future = mpitask.map(double, range(400_000))
+    assert future.futures[399_999].result(timeout=20) == 799_998
+    assert [f.result(timeout=20) for f in future.futures[200_000:200_003]] == [400_000, 400_002, 400_004]
+    with pytest.raises(IndexError):
+        future.futures[400_000]
