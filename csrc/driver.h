@@ -36,7 +36,7 @@ typedef struct mt_driver_options {
 typedef struct mt_driver_stats {
     uint64_t submitted; /* tasks and promises handed in */
     uint64_t ended;     /* of them in a final state */
-    uint64_t slots;     /* workers that are up */
+    uint64_t slots;     /* workers that are up; a worker's engine: so many as it knows of */
     uint64_t steps;
     uint64_t sleeps;
     uint64_t frames_in;
@@ -108,6 +108,9 @@ MT_EXPORT int mt_driver_wait(mt_driver *driver, uint64_t handle, int64_t timeout
 /* As mt_driver_wait by the thread of an inline worker of this driver, between mt_worker_block and mt_worker_unblock: ends with MT_OK when the task is
  * final, and otherwise as mt_worker_next. `handle` 0: no task, but whatever mt_worker_poke is called for. */
 MT_EXPORT MT_MUST_CHECK int mt_driver_help(mt_driver *driver, uint64_t handle, mt_worker *worker, int64_t timeout_ns, mt_call *out);
+/* A worker's engine, any thread; waits until tasks have been submitted and none has ended for `patience_ns`, while no thread helps or runs a task that
+ * has submitted nothing, and the thread with the CPU clock `clock_id` sleeps; or, even if it does not sleep, for 20 times as long. MT_OK, MT_E_INTR (look at signals, call again), MT_E_CLOSED. */
+MT_EXPORT MT_MUST_CHECK int mt_driver_wait_stalled(mt_driver *driver, int32_t clock_id, uint64_t patience_ns);
 /* True: the task is CANCELLED. False: it was already assigned or final. */
 MT_EXPORT bool mt_driver_cancel(mt_driver *driver, uint64_t handle);
 /* Any thread. Cancels every task that has been submitted and is not assigned when the engine comes to it. */

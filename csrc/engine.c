@@ -81,7 +81,8 @@ int mt_engine_add_lane(mt_engine *e, uint32_t role, mt_link *link, uint32_t *out
                                     .first_job = NO_JOB,
                                     .last_job = NO_JOB,
                                     .overtaking = NOBODY,
-                                    .recalling_for = NO_LANE};
+                                    .recalling_for = NO_LANE,
+                                    .told = up_limits.slots};
     if (is_up) mt_sched_set_up(e->sched, *out_lane);
     return MT_OK;
 }
@@ -389,6 +390,7 @@ mt_engine_stats mt_engine_stats_now(const mt_engine *e) {
                              .lost = e->lost,
                              .recalled = e->recalled,
                              .slots = mt_sched_slots(e->sched),
+                             .slots_above = e->up == NO_LANE ? 0 : mt_sched_lane_slots(e->sched, e->up),
                              .lanes = e->n_lanes - (e->up != NO_LANE)};
     stats.outstanding = stats.graph.waiting + stats.graph.ready + stats.graph.taken + e->n_errands;
     return stats;

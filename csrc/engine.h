@@ -30,6 +30,7 @@ typedef struct mt_engine_stats {
     uint64_t lost;           /* tasks that died with their lane */
     uint64_t recalled;       /* jobs that came back unrun from lanes that were behind */
     uint32_t slots;          /* workers that are up, below this rank */
+    uint32_t slots_above;    /* those that tasks sent up may find; an agent without sub-tasks is not told */
     uint32_t lanes;
 } mt_engine_stats;
 

@@ -92,7 +92,11 @@ static int32_t within(int32_t base, int32_t priority) {
 static uint64_t submit(mt_driver *d, mt_task_spec *spec) {
     spec->number = mt_add_relaxed(&d->next_number, 1);
     spec->losses = d->options.losses;
-    if (d->uplink != NULL) spec->priority = within(mt_load_relaxed(mti_uplink_base_priority(d->uplink)), spec->priority);
+    if (d->uplink != NULL) {
+        mt_scope *scope = mti_uplink_scope(d->uplink);
+        spec->priority = within(mt_load_relaxed(&scope->priority), spec->priority);
+        mt_store_relaxed(&scope->is_fresh, 0);
+    }
     mt_task *task = mt_task_new(d->alloc, spec);
     if (task == NULL) return as_result(MT_E_NOMEM);
     mt_task_ref(task); /* the engine's */
@@ -244,9 +248,45 @@ int mt_driver_help(mt_driver *d, uint64_t handle, mt_worker *worker, int64_t tim
     if (task != NULL && flag(task, MT_WAITED) >= MT_FIRST_FINAL) return MT_OK;
     if (has_ended(d)) return MT_E_CLOSED;
     mt_add_relaxed(&d->n_waiting, 1);
+    mt_add_relaxed(&d->n_helping, 1);
     int status = mti_worker_next(worker, task == NULL ? NULL : &task->state, timeout_ns, out);
     (void)mt_sub_acq_rel(&d->n_waiting, 1);
+    (void)mt_sub_acq_rel(&d->n_helping, 1);
     return status;
+}
+
+static uint64_t cpu_ns(int32_t clock_id) {
+    struct timespec t;
+    if (clock_gettime((clockid_t)clock_id, &t) != 0) return 0;
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static bool is_through(const mt_driver *d) {
+    return mt_load_acquire(&d->n_ended) >= mt_load_relaxed(&d->n_submitted); /* acquire: pairs with the release in mti_driver_wake_waiters */
+}
+
+int mt_driver_wait_stalled(mt_driver *d, int32_t clock_id, uint64_t patience_ns) {
+    for (uint64_t stalled_ns = 0;;) {
+        if (has_ended(d)) return MT_E_CLOSED;
+        if (is_through(d)) {
+            uint32_t value = mti_gate_enter(&d->submit_gate);
+            if (is_through(d) && !has_ended(d)) {
+                int status = mti_gate_sleep(&d->submit_gate, value, SLICE_NS);
+                return status == MT_OK || status == MT_E_TIMEOUT ? MT_E_INTR : status;
+            }
+            mti_gate_leave(&d->submit_gate);
+        }
+        uint64_t ended = mt_load_relaxed(&d->n_ended), used_ns = cpu_ns(clock_id);
+        struct timespec t = {0, (long)patience_ns};
+        (void)nanosleep(&t, NULL);
+        bool is_fresh = mt_load_relaxed(&mti_uplink_scope(d->uplink)->is_fresh) != 0;
+        if (is_fresh || mt_load_relaxed(&d->n_helping) > 0 || mt_load_relaxed(&d->n_ended) != ended || is_through(d)) {
+            stalled_ns = 0;
+            continue;
+        }
+        stalled_ns += patience_ns;
+        if (cpu_ns(clock_id) - used_ns < patience_ns / 8 || stalled_ns >= 20 * patience_ns) return MT_OK;
+    }
 }
 
 bool mt_driver_notify(mt_driver *d, uint64_t handle) {

@@ -41,6 +41,7 @@ mt_worker *mti_worker_new(void *base, uint32_t index, uint64_t ring_bytes, mt_be
     w->base = base;
     w->ring_bytes = ring_bytes;
     w->engine_bell = engine_bell;
+    w->floor = INT32_MIN;
     w->objects = mt_objects_new(mt_alloc_default(), 0);
     if (w->objects == NULL || open_link(w, index) != MT_OK) {
         mt_worker_close(w);
@@ -49,7 +50,7 @@ mt_worker *mti_worker_new(void *base, uint32_t index, uint64_t ring_bytes, mt_be
     return w;
 }
 
-void mti_worker_set_base_priority(mt_worker *w, _Atomic int32_t *word) { w->base_priority = word; }
+void mti_worker_set_scope(mt_worker *w, mt_scope *scope) { w->scope = scope; }
 
 mt_worker *mt_worker_open(int fd, uint32_t index, uint64_t ring_bytes) {
     struct stat status;
@@ -124,19 +125,35 @@ int mt_worker_hello(mt_worker *w, uint32_t slots) {
 
 /* ---- waiting within a task ---- */
 
-int mt_worker_block(mt_worker *w, int32_t floor, mt_pause *out) {
-    *out = (mt_pause){w->call.id, w->begun_ns, w->base_priority == NULL ? 0 : mt_load_relaxed(w->base_priority)};
-    w->slots++;
-    return send_head(w, MT_KIND_SLOTS, (uint64_t)(int64_t)floor, w->slots);
+static void set_within(mt_worker *w, int32_t priority, uint32_t is_fresh) {
+    w->within = priority;
+    if (w->scope == NULL) return;
+    mt_store_relaxed(&w->scope->priority, priority);
+    mt_store_relaxed(&w->scope->is_fresh, is_fresh);
 }
 
-int mt_worker_unblock(mt_worker *w, int32_t floor, const mt_pause *pause) {
+void mt_worker_follow(mt_worker *w, const mt_worker *other) { set_within(w, mt_priority_within(other->call.priority), 0); }
+int32_t mt_worker_within(const mt_worker *w) { return w->within; }
+
+int mt_worker_block(mt_worker *w, bool is_strict, mt_pause *out) {
+    *out = (mt_pause){w->call.id, w->begun_ns, w->within, w->floor};
+    w->slots++;
+    w->floor = is_strict ? w->within : INT32_MIN;
+    return send_head(w, MT_KIND_SLOTS, (uint64_t)(int64_t)w->floor, w->slots);
+}
+
+void mt_worker_go_on(mt_worker *w, const mt_pause *pause) {
     w->call.id = pause->id;
     w->begun_ns = pause->begun_ns;
-    if (w->base_priority != NULL) mt_store_relaxed(w->base_priority, pause->base_priority);
+    set_within(w, pause->within, 0);
+}
+
+int mt_worker_unblock(mt_worker *w, const mt_pause *pause) {
+    mt_worker_go_on(w, pause);
+    w->floor = pause->floor;
     w->slots--;
     (void)mti_recall(w->link.started);
-    return send_head(w, MT_KIND_SLOTS, (uint64_t)(int64_t)floor, w->slots);
+    return send_head(w, MT_KIND_SLOTS, (uint64_t)(int64_t)w->floor, w->slots);
 }
 
 void mt_worker_poke(mt_worker *w) {
@@ -178,7 +195,7 @@ int mti_worker_take(mt_worker *w, const mt_incoming *incoming, mt_call *out) {
                 if (w->edges[i].object == 0) head += mti_pad8(w->edges[i].size);
             }
             *out = (mt_call){rec.id, task.fn, data + head, size - head, rec.flags, rec.n, task.priority};
-            if (w->base_priority != NULL) mt_store_relaxed(w->base_priority, mt_priority_within(task.priority));
+            set_within(w, mt_priority_within(task.priority), 1);
             w->call = *out;
             w->edge_next = 0;
             w->edge_bytes = (const unsigned char *)(w->edges + rec.n);

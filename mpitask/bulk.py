@@ -91,6 +91,7 @@ class MapFuture(Generic[T]):
         with self._state:
             self._fed = True
             self._state.notify_all()
+        self._engine.poke()
         self._open.set_result(None)
 
     def _must_wait(self) -> bool:
@@ -107,6 +108,7 @@ class MapFuture(Generic[T]):
             self._tasks.append(chunk)
             self._running += 1
             self._state.notify_all()
+        self._engine.poke()
         future.add_done_callback(functools.partial(self._chunk_ended, chunk))
 
     def _chunk_ended(self, chunk: _Chunk, future: concurrent.futures.Future[Any]) -> None:
@@ -162,7 +164,7 @@ class MapFuture(Generic[T]):
         left = None if deadline is None else deadline - time.monotonic()
         if left is not None and left <= 0:
             raise TimeoutError("the map has not ended within its timeout")
-        self._state.wait(0.5 if left is None else min(left, 0.5))
+        self._engine.rest(self._state, 0.5 if left is None else min(left, 0.5))
         if not self._feeder.is_alive() and not self._fed:
             raise RuntimeError("the thread that feeds this map has died")
 

@@ -22,18 +22,19 @@ from typing import Any
 
 from mpitask import codec
 from mpitask.config import Config, make_config
-from mpitask.driver import Network, make_driver, stats_of
+from mpitask.driver import Driver, Network, make_driver, stats_of
 from mpitask.environment import usable_cores
 from mpitask.errors import ConfigurationError, EngineClosedError, MpitaskError, NoEngineError, SerializationError
 from mpitask.futures import Future, Promise
 from mpitask.native import check, ffi, lib
-from mpitask.worker.runner import Runner
+from mpitask.worker.runner import ProcessWorker, Runner
 
 _log = logging.getLogger("mpitask")
 
 _FIRST_STATUS = 1 << 63  # a handle above is a status: see mt_driver_submit
 _NOTIFIED_AT_A_TIME = 256
 _CLOSE_SLACK_S = 0.5  # beyond the engine thread's own limit
+_LOOK_NS = 5_000_000  # how often a task that waits for all others looks
 
 
 class _Edges:
@@ -70,9 +71,10 @@ class Engine:
         inline_workers: int = 0,
         virtual_slots: int = 0,
         network: Network | None = None,
+        made: Driver | None = None,
     ) -> None:
         self.config = config
-        self._made = make_driver(
+        self._made = made or make_driver(
             config, workers=workers, inline_workers=inline_workers, virtual_slots=virtual_slots, parent=-1
         )
         self._driver = self._made.pointer
@@ -84,6 +86,7 @@ class Engine:
         self._watched: dict[int, Future[Any]] = {}
         self._notifier: threading.Thread | None = None
         self._inline_threads: list[threading.Thread] = []
+        self._runners: dict[int, Runner] = {}  # by thread: those who run tasks while they wait
         self._inline_workers = inline_workers
         self._workers = workers + inline_workers + virtual_slots
         self._adopted: weakref.WeakKeyDictionary[concurrent.futures.Future[Any], Future[Any]] = (
@@ -103,16 +106,27 @@ class Engine:
         check(lib.mt_driver_start(self._driver), "starting the engine thread")
         self._started = True
         for i in range(self._inline_workers):
-            link = lib.mt_driver_inline_worker(self._driver, i)
-            if not link:
-                raise MemoryError("no memory for an inline worker")
-            thread = threading.Thread(target=_run_inline, args=(link,), name=f"mpitask-inline-{i}", daemon=True)
+            runner = Runner(self._inline_link(i))
+            thread = threading.Thread(
+                target=_run_inline, args=(self._runners, runner), name=f"mpitask-inline-{i}", daemon=True
+            )
             thread.start()
             self._inline_threads.append(thread)
         _engines.add(self)
         return self
 
+    def _inline_link(self, i: int) -> Any:
+        link = lib.mt_driver_inline_worker(self._driver, i)
+        if not link:
+            raise MemoryError("no memory for an inline worker")
+        return link
+
     # -- submitting --
+
+    def _priority_here(self) -> int:
+        """What is added to the priority of a task that this thread submits: more within tasks."""
+        runner = self._runners.get(threading.get_ident())
+        return 0 if runner is None else int(lib.mt_worker_within(runner.worker))
 
     @property
     def max_workers(self) -> int:
@@ -143,6 +157,8 @@ class Engine:
             SerializationError: an argument cannot be pickled.
             EngineClosedError: the engine has ended.
         """
+        if self._runners:
+            priority += self._priority_here()
         if not kwargs and not priority and not retries and _SCALARS.issuperset(map(type, args)):
             data = _dumps(args, 2)
             handle = _submit(self._driver, fn_id, _MARSHAL, data, len(data))
@@ -248,7 +264,12 @@ class Engine:
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             left = -1 if deadline is None else max(0, int((deadline - time.monotonic()) * 1e9))
-            status = lib.mt_driver_wait_all(self._driver, left)
+            runner = self._runners.get(threading.get_ident()) if self._runners else None
+            status = lib.mt_driver_wait_all(self._driver, left if runner is None else 0)
+            if runner is not None and status == lib.MT_E_TIMEOUT and left != 0:
+                status = runner.help(self._driver, 0, _LOOK_NS)
+                if status in (lib.MT_OK, lib.MT_E_TIMEOUT):
+                    continue
             if status == lib.MT_OK:
                 return
             if status == lib.MT_E_TIMEOUT:
@@ -256,6 +277,31 @@ class Engine:
             if status != lib.MT_E_INTR:
                 self._raise_if_failed()
                 raise EngineClosedError("the engine ended before all tasks did")
+
+    def wait_for(self, handle: int, timeout_ns: int) -> int:
+        """Waits for a task, as `mt_driver_wait`; within a task, its thread runs others meanwhile. For futures."""
+        if self._runners and timeout_ns != 0:
+            runner = self._runners.get(threading.get_ident())
+            if runner is not None:
+                return runner.help(self._driver, handle, timeout_ns)
+        return int(lib.mt_driver_wait(self._driver, handle, timeout_ns))
+
+    def rest(self, condition: threading.Condition, timeout: float) -> None:
+        """Waits until `condition` is notified, `poke` is called or `timeout` seconds have passed."""
+        runner = self._runners.get(threading.get_ident()) if self._runners else None
+        if runner is None:
+            condition.wait(timeout)
+            return
+        condition.release()
+        try:
+            runner.help(self._driver, 0, int(timeout * 1e9))
+        finally:
+            condition.acquire()
+
+    def poke(self) -> None:
+        """After something that a task may wait for with `rest`."""
+        for runner in list(self._runners.values()):
+            runner.poke()
 
     def cancel_all(self) -> None:
         """Cancels every task that has not been sent to a worker."""
@@ -382,11 +428,13 @@ _current: Engine | None = None
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
-def _run_inline(link: Any) -> None:
+def _run_inline(runners: dict[int, Runner], runner: Runner) -> None:
+    runners[threading.get_ident()] = runner
     try:
-        Runner(link).run()
+        runner.run()
     finally:
-        lib.mt_worker_close(link)
+        del runners[threading.get_ident()]
+        lib.mt_worker_close(runner.worker)
 
 
 def _notify(ref: weakref.ref[Engine], driver: Any) -> None:
@@ -402,6 +450,8 @@ def _notify(ref: weakref.ref[Engine], driver: Any) -> None:
         if got > 0:
             for future in engine._take_watched(ffi.unpack(handles, got)):
                 future._became_final()
+            if engine._runners:
+                engine.poke()
         future = engine = None  # type: ignore[assignment]
 
 
@@ -419,7 +469,7 @@ def load(config: Config | None = None, **options: Any) -> Engine:
     """
     asked_for_options = config is not None or bool(options)
     config = make_config(config, options)
-    engine = _current
+    engine = find()
     if engine is not None:
         if not engine.is_job:
             raise ConfigurationError(
@@ -437,18 +487,28 @@ def load(config: Config | None = None, **options: Any) -> Engine:
 
 
 def current() -> Engine:
-    """The running engine.
+    """The running engine; within a task, the one for its sub-tasks.
 
     Raises:
         NoEngineError: there is none.
     """
-    engine = _current
+    engine = find()
     if engine is None:
         raise NoEngineError(
             "no engine is running: put `with mpitask.load():` around the code that calls apps, "
             "or start the script with `python -m mpitask script.py`"
         )
     return engine
+
+
+def find() -> Engine | None:
+    """As `current`, but None when there is none."""
+    worker = ProcessWorker.current
+    if _current is None and worker is not None and worker.is_here:
+        from mpitask.nested import NestedEngine  # most workers never need it
+
+        set_current(NestedEngine(worker).start())
+    return _current
 
 
 def set_current(engine: Engine | None) -> None:

@@ -127,10 +127,9 @@ class Future(concurrent.futures.Future[T]):
 
     def _wait(self, timeout: float | None) -> None:
         deadline = None if timeout is None else time.monotonic() + timeout
-        driver = self._engine._driver
         while True:
             left = -1 if deadline is None else max(0, int((deadline - time.monotonic()) * 1e9))
-            status = lib.mt_driver_wait(driver, self._handle, left)
+            status = self._engine.wait_for(self._handle, left)
             if status >= 0:
                 return
             if status == lib.MT_E_TIMEOUT:

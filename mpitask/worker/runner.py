@@ -7,8 +7,10 @@ pickle.
 from __future__ import annotations
 
 import marshal
+import os
+import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from mpitask import codec
 from mpitask.native import check, ffi, lib
@@ -21,25 +23,80 @@ _ERROR = lib.MT_OUTCOME_ERROR
 
 
 class Runner:
-    """Runs the tasks of one link, in one thread."""
+    """Runs the tasks of one link, in one thread.
 
-    def __init__(self, worker: Any) -> None:
-        self._worker = worker
-        self._call = ffi.new("mt_call *")
+    A task may wait for others (`help`): then its thread runs some of them meanwhile.
+    """
+
+    def __init__(self, worker: Any, *, is_strict: bool = False, above: Runner | None = None) -> None:
+        """`is_strict`: a task that waits runs only such as were submitted within it, or deeper.
+
+        `above`: the runner of the same thread whose task waits here first.
+        """
+        self.worker = worker
+        self.task_ended: Callable[[bool], None] | None = None
+        """Called after each task, before its result is sent, with whether it failed."""
+        self._is_strict = is_strict
+        self._above = above
+        self._is_running = False
         self._edge = ffi.new("mt_call *")
         self._functions: dict[int, Callable[..., Any]] = {}
+        self._pause: Any = None  # of the task that runs, once it has waited
+        self._is_told_to_stop = False
+
+    def greet(self, slots: int) -> None:
+        """Says HELLO, before all else; `slots`: how many tasks it takes at a time outside `help`."""
+        check(lib.mt_worker_hello(self.worker, slots), "greeting the engine")
 
     def run(self) -> None:
         """Runs tasks until the engine says stop. Says HELLO first."""
-        check(lib.mt_worker_hello(self._worker, 1), "greeting the engine")
-        worker, call, functions = self._worker, self._call, self._functions
-        next_record, answer = lib.mt_worker_next, lib.mt_worker_answer
+        self.greet(1)
+        call = ffi.new("mt_call *")
+        self._serve(call, lib.mt_worker_next, self.worker, -1, call)
+
+    def help(self, driver: Any, handle: int, timeout_ns: int) -> int:
+        """Runs tasks until task `handle` of the same driver is final (0: until somebody calls `poke`).
+
+        Returns:
+            MT_OK: it is. MT_E_TIMEOUT; MT_E_INTR after a poke, a signal or now and then; MT_E_CLOSED.
+        """
+        if self._is_told_to_stop:
+            return int(lib.MT_E_CLOSED)
+        if self._pause is None:
+            if self._above is not None and not self._is_running:
+                lib.mt_worker_follow(self.worker, self._above.worker)
+            pause = ffi.new("mt_pause *")
+            check(lib.mt_worker_block(self.worker, self._is_strict, pause), "waiting for a sub-task")
+            self._pause = pause
+        else:
+            pause = self._pause
+        call = ffi.new("mt_call *")
+        try:
+            return self._serve(call, lib.mt_driver_help, driver, handle, self.worker, timeout_ns, call)
+        finally:
+            lib.mt_worker_go_on(self.worker, pause)
+
+    def stop_helping(self) -> None:
+        """The task that has waited is through: gives back what was sent ahead."""
+        pause, self._pause = self._pause, None
+        if pause is not None:
+            check(lib.mt_worker_unblock(self.worker, pause), "ending to wait for sub-tasks")
+
+    def poke(self) -> None:
+        """Any thread: what `help` waits for may have happened."""
+        lib.mt_worker_poke(self.worker)
+
+    def _serve(self, call: Any, next_record: Callable[..., int], *arguments: Any) -> int:
+        worker, functions = self.worker, self._functions
+        answer = lib.mt_worker_answer
         args: Any = None
         kwargs: Any = None
         buffer, loads, dumps, scalars = ffi.buffer, marshal.loads, marshal.dumps, codec.SCALARS
+        outer, was_running = self._pause, self._is_running
         while True:
-            kind = next_record(worker, -1, call)
+            kind = next_record(*arguments)
             if kind == _KIND_TASK:
+                self._pause, self._is_running = None, True
                 try:
                     fn = functions.get(call.fn)
                     if fn is None:
@@ -50,6 +107,10 @@ class Runner:
                         args, kwargs = self._arguments(call)
                         value = fn(*args, **kwargs)
                         args = kwargs = None
+                    if self._pause is not None:
+                        self.stop_helping()
+                    if self.task_ended is not None:
+                        self.task_ended(False)
                     if type(value) in scalars:
                         data = dumps(value, 2)
                         status = answer(worker, _OK, codec.MARSHAL, data, len(data))
@@ -57,21 +118,31 @@ class Runner:
                         status = self._answer(value)
                     value = None
                 except BaseException as error:  # noqa: BLE001 - whatever a task raises is its result
+                    self.stop_helping()
+                    if self.task_ended is not None:
+                        self.task_ended(True)
                     data = codec.encode_exception(error)
                     status = answer(worker, _ERROR, codec.PICKLE, data, len(data))
                     value = args = kwargs = None
+                self._pause, self._is_running = outer, was_running
                 if status < 0:
                     check(status, "sending a result")
+                if self._is_told_to_stop:
+                    return int(lib.MT_E_CLOSED)
             elif kind == _KIND_STOP:
-                return
+                self._is_told_to_stop = True
+                return int(lib.MT_E_CLOSED)
             elif kind == _KIND_DROP:
                 functions.pop(call.id, None)
-            elif kind != lib.MT_E_INTR:
-                check(kind, "waiting for tasks")
+            elif kind <= 0:
+                if next_record is not lib.mt_worker_next:
+                    return kind
+                if kind != lib.MT_E_INTR:
+                    check(kind, "waiting for tasks")
 
     def _load(self, object_id: int) -> Callable[..., Any]:
         edge = self._edge
-        check(lib.mt_worker_object(self._worker, object_id, edge), "looking up a function")
+        check(lib.mt_worker_object(self.worker, object_id, edge), "looking up a function")
         fn: Callable[..., Any] = codec.decode(edge.codec, ffi.buffer(edge.args, edge.args_size))
         self._functions[object_id] = fn
         return fn
@@ -82,7 +153,7 @@ class Runner:
         def resolve(index: int) -> Any:
             if index not in values:
                 edge = self._edge
-                check(lib.mt_worker_edge(self._worker, index, edge), "looking up an argument")
+                check(lib.mt_worker_edge(self.worker, index, edge), "looking up an argument")
                 values[index] = codec.decode(edge.codec, ffi.buffer(edge.args, edge.args_size))
             return values[index]
 
@@ -97,5 +168,23 @@ class Runner:
             keep.append(pointer)
             c_parts[i].data = pointer
             c_parts[i].size = len(pointer)
-        status: int = lib.mt_worker_answer_parts(self._worker, _OK, kind, c_parts, len(parts))
+        status: int = lib.mt_worker_answer_parts(self.worker, _OK, kind, c_parts, len(parts))
         return status
+
+
+class ProcessWorker(Runner):
+    """The runner of a worker process. One for each process, in its first thread."""
+
+    current: ClassVar[ProcessWorker | None] = None
+
+    def __init__(self, worker: Any, options: dict[str, Any]) -> None:
+        """`options`: what an engine made here must know of the job."""
+        super().__init__(worker)
+        self.options = options
+        self._home = (os.getpid(), threading.get_ident())
+        ProcessWorker.current = self
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the thread that asks is the one that runs its tasks."""
+        return self._home == (os.getpid(), threading.get_ident())

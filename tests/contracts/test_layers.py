@@ -21,7 +21,7 @@ LAYERS = [
     {"apps"},
     {"dataflow"},
     {"bulk", "executor"},
-    {"engine", "agent"},
+    {"engine", "agent", "nested"},
     {"futures"},
     {"driver", "mpi", "worker", "tree"},
     {"codec", "config"},
