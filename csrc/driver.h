@@ -109,8 +109,10 @@ MT_EXPORT int mt_driver_wait(mt_driver *driver, uint64_t handle, int64_t timeout
  * final, and otherwise as mt_worker_next. `handle` 0: no task, but whatever mt_worker_poke is called for. */
 MT_EXPORT MT_MUST_CHECK int mt_driver_help(mt_driver *driver, uint64_t handle, mt_worker *worker, int64_t timeout_ns, mt_call *out);
 /* A worker's engine, any thread; waits until tasks have been submitted and none has ended for `patience_ns`, while no thread helps or runs a task that
- * has submitted nothing, and the thread with the CPU clock `clock_id` sleeps; or, even if it does not sleep, for 20 times as long. MT_OK, MT_E_INTR (look at signals, call again), MT_E_CLOSED. */
-MT_EXPORT MT_MUST_CHECK int mt_driver_wait_stalled(mt_driver *driver, int32_t clock_id, uint64_t patience_ns);
+ * has submitted nothing, and thread `tid` sleeps; or, even if it does not sleep, for 20 times as long. MT_OK, MT_E_INTR (look at signals, call again), MT_E_CLOSED. */
+MT_EXPORT MT_MUST_CHECK int mt_driver_wait_stalled(mt_driver *driver, int32_t tid, uint64_t patience_ns);
+/* Whether a thread is in mt_driver_help. */
+MT_EXPORT bool mt_driver_is_helped(const mt_driver *driver);
 /* True: the task is CANCELLED. False: it was already assigned or final. */
 MT_EXPORT bool mt_driver_cancel(mt_driver *driver, uint64_t handle);
 /* Any thread. Cancels every task that has been submitted and is not assigned when the engine comes to it. */

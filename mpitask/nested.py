@@ -11,7 +11,6 @@ There is one exception to "the thread that waits runs sub-tasks": it may wait in
 from __future__ import annotations
 
 import threading
-import time
 import weakref
 from typing import Any
 
@@ -40,8 +39,8 @@ class NestedEngine(Engine):
         super().__init__(config, workers=0, made=made)
         self.is_job = True
         self._worker = worker
-        self._helper = Runner(self._inline_link(0), is_strict=True, above=worker)
-        self._spare = Runner(self._inline_link(1))
+        self._helper = Runner(self._inline_link(0), strict="always", above=worker)
+        self._spare = Runner(self._inline_link(1), strict="within")
 
     def start(self) -> Engine:
         """Starts the engine thread. In the thread of the task."""
@@ -50,9 +49,11 @@ class NestedEngine(Engine):
         self._helper.greet(0)
         self._runners[threading.get_ident()] = self._helper
         self._worker.task_ended = self._task_ended
-        clock = time.pthread_getcpuclockid(threading.get_ident())
         spare = threading.Thread(
-            target=_stand_in, args=(weakref.ref(self), self._driver, self._spare, clock), name="mpitask-spare", daemon=True
+            target=_stand_in,
+            args=(weakref.ref(self), self._driver, self._spare, threading.get_native_id()),
+            name="mpitask-spare",
+            daemon=True,
         )
         spare.start()
         return self
@@ -81,18 +82,23 @@ class NestedEngine(Engine):
         return True
 
 
-def _stand_in(ref: weakref.ref[NestedEngine], driver: Any, runner: Runner, clock: int) -> None:
+def _stand_in(ref: weakref.ref[NestedEngine], driver: Any, runner: Runner, first_thread: int) -> None:
     """The second thread."""
+
+    def look(_: bool) -> None:
+        if lib.mt_driver_is_helped(driver):
+            runner.poke()  # the first thread does it
+
+    runner.task_ended = look
     runner.greet(0)
     while True:
-        status = lib.mt_driver_wait_stalled(driver, clock, _PATIENCE_NS)
+        status = lib.mt_driver_wait_stalled(driver, first_thread, _PATIENCE_NS)
         engine = ref()
         if status == lib.MT_E_CLOSED or engine is None:
             return
         if status == lib.MT_OK:
             engine._runners[threading.get_ident()] = runner
-            while runner.help(driver, 0, _IDLE_NS) == lib.MT_E_INTR:
-                pass
+            runner.help(driver, 0, _IDLE_NS)
             runner.stop_helping()
             del engine._runners[threading.get_ident()]
         engine = None

@@ -10,7 +10,7 @@ import marshal
 import os
 import threading
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from mpitask import codec
 from mpitask.native import check, ffi, lib
@@ -28,15 +28,21 @@ class Runner:
     A task may wait for others (`help`): then its thread runs some of them meanwhile.
     """
 
-    def __init__(self, worker: Any, *, is_strict: bool = False, above: Runner | None = None) -> None:
-        """`is_strict`: a task that waits runs only such as were submitted within it, or deeper.
+    def __init__(
+        self, worker: Any, *, strict: Literal["never", "within", "always"] = "never", above: Runner | None = None
+    ) -> None:
+        """A runner of the link `worker`.
 
-        `above`: the runner of the same thread whose task waits here first.
+        Args:
+            worker: an `mt_worker`.
+            strict: whether what runs while a task waits must have been submitted within it, or deeper; "within": if
+                that task runs here.
+            above: the runner of the same thread whose task waits here first.
         """
         self.worker = worker
         self.task_ended: Callable[[bool], None] | None = None
         """Called after each task, before its result is sent, with whether it failed."""
-        self._is_strict = is_strict
+        self._strict = strict
         self._above = above
         self._is_running = False
         self._edge = ffi.new("mt_call *")
@@ -66,7 +72,8 @@ class Runner:
             if self._above is not None and not self._is_running:
                 lib.mt_worker_follow(self.worker, self._above.worker)
             pause = ffi.new("mt_pause *")
-            check(lib.mt_worker_block(self.worker, self._is_strict, pause), "waiting for a sub-task")
+            is_strict = self._strict == "always" or (self._strict == "within" and self._is_running)
+            check(lib.mt_worker_block(self.worker, is_strict, pause), "waiting for a sub-task")
             self._pause = pause
         else:
             pause = self._pause
