@@ -150,7 +150,8 @@ void mt_driver_set_stop_limit(mt_driver *d, uint64_t limit_ns) { d->options.stop
 mt_worker *mt_driver_inline_worker(mt_driver *d, uint32_t i) {
     uint32_t index = mti_local_inline_index(d->local) + i;
     mt_worker *worker = mti_worker_new(mti_local_base(d->local), index, d->options.ring_bytes, mti_local_bell(d->local));
-    if (worker != NULL && d->uplink != NULL) mti_worker_set_scope(worker, mti_uplink_scope(d->uplink));
+    /* The first of a worker's engine runs in the thread of the task: what is submitted is submitted within what it runs. */
+    if (worker != NULL && d->uplink != NULL && i == 0) mti_worker_set_scope(worker, mti_uplink_scope(d->uplink));
     return worker;
 }
 

@@ -84,10 +84,11 @@ static int push_always(mt_driver *d, uint64_t kind, void *pointer) {
 
 static uint64_t as_result(int status) { return (uint64_t)(int64_t)status; }
 
-/* A priority of the user's in the band of a depth; it does not leave it. */
+/* A priority of the user's in the band of a depth; it does not leave it, unless it is of another band already. */
 static int32_t within(int32_t base, int32_t priority) {
     int32_t most = MT_BAND / 2 - 1;
-    int64_t found = (int64_t)base + (priority > most ? most : priority < -most ? -most : priority);
+    if (priority > most) return priority;
+    int64_t found = (int64_t)base + (priority < -most ? -most : priority);
     return found < INT32_MAX ? (int32_t)found : INT32_MAX;
 }
 

@@ -142,6 +142,11 @@ int mt_worker_block(mt_worker *w, bool is_strict, mt_pause *out) {
     return send_head(w, MT_KIND_SLOTS, (uint64_t)(int64_t)w->floor, w->slots);
 }
 
+int mt_worker_loosen(mt_worker *w) {
+    w->floor = INT32_MIN;
+    return send_head(w, MT_KIND_SLOTS, (uint64_t)(int64_t)w->floor, w->slots);
+}
+
 void mt_worker_go_on(mt_worker *w, const mt_pause *pause) {
     w->call.id = pause->id;
     w->begun_ns = pause->begun_ns;

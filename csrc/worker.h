@@ -41,6 +41,8 @@ MT_EXPORT MT_MUST_CHECK int mt_worker_hello(mt_worker *worker, uint32_t slots);
 /* The task that runs waits: this end takes one task more at a time; `is_strict`: only such as were submitted within tasks like it, or deeper, so that
  * tasks that wait are piled up no higher than they are nested. */
 MT_EXPORT MT_MUST_CHECK int mt_worker_block(mt_worker *worker, bool is_strict, mt_pause *out);
+/* From now on any task will do. */
+MT_EXPORT MT_MUST_CHECK int mt_worker_loosen(mt_worker *worker);
 /* It goes on, and may wait again. Every task that was begun meanwhile has been answered. */
 MT_EXPORT void mt_worker_go_on(mt_worker *worker, const mt_pause *pause);
 /* It has ended: one task less at a time. What has been sent ahead goes back. */

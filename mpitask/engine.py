@@ -115,6 +115,15 @@ class Engine:
         _engines.add(self)
         return self
 
+    def serve_inline(self) -> None:
+        """Starts the engine thread and runs tasks in this thread until the rank above says stop."""
+        runner = Runner(self._inline_link(0))
+        check(lib.mt_driver_start(self._driver), "starting the engine thread")
+        self._started = self.is_job = True
+        set_current(self)
+        _run_inline(self._runners, runner)
+        set_current(None)
+
     def _inline_link(self, i: int) -> Any:
         link = lib.mt_driver_inline_worker(self._driver, i)
         if not link:

@@ -33,14 +33,13 @@ class NestedEngine(Engine):
     def __init__(self, worker: ProcessWorker) -> None:
         options = worker.options
         config = Config(retries=options["retries"], loss_retries=options["loss_retries"])
-        made = make_driver(
-            config, workers=0, inline_workers=2, parent=-1, rank=options["rank"], above=worker.worker
-        )
+        made = make_driver(config, workers=0, inline_workers=2, parent=-1, rank=options["rank"], above=worker.worker)
         super().__init__(config, workers=0, made=made)
         self.is_job = True
         self._worker = worker
-        self._helper = Runner(self._inline_link(0), strict="always", above=worker)
-        self._spare = Runner(self._inline_link(1), strict="within")
+        self._helper = Runner(self._inline_link(0), is_strict=True, above=worker)
+        self._spare = Runner(self._inline_link(1))
+        self._stand_in_thread = 0
 
     def start(self) -> Engine:
         """Starts the engine thread. In the thread of the task."""
@@ -59,7 +58,9 @@ class NestedEngine(Engine):
         return self
 
     def _priority_here(self) -> int:
-        return 0  # the core adds it, whatever thread submits
+        if threading.get_ident() == self._stand_in_thread:
+            return int(lib.mt_worker_within(self._spare.worker))
+        return 0  # the core adds that of the first thread, whatever thread submits
 
     @property
     def max_workers(self) -> int:
@@ -97,6 +98,7 @@ def _stand_in(ref: weakref.ref[NestedEngine], driver: Any, runner: Runner, first
         if status == lib.MT_E_CLOSED or engine is None:
             return
         if status == lib.MT_OK:
+            engine._stand_in_thread = threading.get_ident()
             engine._runners[threading.get_ident()] = runner
             runner.help(driver, 0, _IDLE_NS)
             runner.stop_helping()

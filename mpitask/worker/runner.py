@@ -10,7 +10,7 @@ import marshal
 import os
 import threading
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from mpitask import codec
 from mpitask.native import check, ffi, lib
@@ -20,6 +20,8 @@ _KIND_STOP = lib.MT_KIND_STOP
 _KIND_DROP = lib.MT_KIND_DROP
 _OK = lib.MT_OUTCOME_OK
 _ERROR = lib.MT_OUTCOME_ERROR
+_PATIENCE_NS = 100_000_000  # then a task that waits runs whatever there is,
+_LOOSE_DEPTH = 20  # if no more tasks than these wait below it
 
 
 class Runner:
@@ -28,21 +30,20 @@ class Runner:
     A task may wait for others (`help`): then its thread runs some of them meanwhile.
     """
 
-    def __init__(
-        self, worker: Any, *, strict: Literal["never", "within", "always"] = "never", above: Runner | None = None
-    ) -> None:
+    def __init__(self, worker: Any, *, is_strict: bool = False, above: Runner | None = None) -> None:
         """A runner of the link `worker`.
 
         Args:
             worker: an `mt_worker`.
-            strict: whether what runs while a task waits must have been submitted within it, or deeper; "within": if
-                that task runs here.
+            is_strict: what runs while a task waits must have been submitted within it, or deeper, so that waiting
+                tasks do not pile up; unless that keeps it waiting for long.
             above: the runner of the same thread whose task waits here first.
         """
         self.worker = worker
         self.task_ended: Callable[[bool], None] | None = None
         """Called after each task, before its result is sent, with whether it failed."""
-        self._strict = strict
+        self._is_strict = is_strict
+        self._depth = 0
         self._above = above
         self._is_running = False
         self._edge = ffi.new("mt_call *")
@@ -72,16 +73,24 @@ class Runner:
             if self._above is not None and not self._is_running:
                 lib.mt_worker_follow(self.worker, self._above.worker)
             pause = ffi.new("mt_pause *")
-            is_strict = self._strict == "always" or (self._strict == "within" and self._is_running)
-            check(lib.mt_worker_block(self.worker, is_strict, pause), "waiting for a sub-task")
+            check(lib.mt_worker_block(self.worker, self._is_strict, pause), "waiting for a sub-task")
             self._pause = pause
         else:
             pause = self._pause
         call = ffi.new("mt_call *")
+        may_loosen = self._is_strict and self._depth < _LOOSE_DEPTH and (timeout_ns < 0 or timeout_ns > _PATIENCE_NS)
+        self._depth += 1
         try:
-            return self._serve(call, lib.mt_driver_help, driver, handle, self.worker, timeout_ns, call)
+            status = self._serve(
+                call, lib.mt_driver_help, driver, handle, self.worker, _PATIENCE_NS if may_loosen else timeout_ns, call
+            )
         finally:
+            self._depth -= 1
             lib.mt_worker_go_on(self.worker, pause)
+        if may_loosen and status == lib.MT_E_TIMEOUT:
+            check(lib.mt_worker_loosen(self.worker), "waiting for a sub-task")
+            return int(lib.MT_E_INTR)
+        return status
 
     def stop_helping(self) -> None:
         """The task that has waited is through: gives back what was sent ahead."""
