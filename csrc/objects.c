@@ -188,6 +188,11 @@ int mti_objects_bring(mt_objects *objects, uint64_t id, uint32_t lane) {
     return is_new;
 }
 
+bool mti_objects_is_brought(const mt_objects *objects, uint64_t id, uint32_t lane) {
+    const object *o = find(objects, id);
+    return o != NULL && (o->lanes[words(objects) + lane / 64] >> (lane % 64) & 1) != 0;
+}
+
 bool mti_objects_unbring(mt_objects *objects, uint64_t id, uint32_t lane) {
     object *o = find(objects, id);
     if (o == NULL) return false;

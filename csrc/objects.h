@@ -49,6 +49,8 @@ uint64_t mti_objects_take_dead(mt_objects *objects);
 mt_blob *mti_objects_blob(const mt_objects *objects, uint64_t id);
 /* A lane has sent this object and may refer to it: it holds one reference. 1: from now on; 0: it does already; MT_E_STALE. */
 MT_MUST_CHECK int mti_objects_bring(mt_objects *objects, uint64_t id, uint32_t lane);
+/* Whether it may refer to it. */
+bool mti_objects_is_brought(const mt_objects *objects, uint64_t id, uint32_t lane);
 /* It will not refer to it any more. Whether it could. */
 bool mti_objects_unbring(mt_objects *objects, uint64_t id, uint32_t lane);
 /* The next object, from place `*cursor` on (0 at first), that the lane may refer to; 0: none. */

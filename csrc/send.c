@@ -45,6 +45,9 @@ int mt_engine_add_object(mt_engine *e, uint64_t id, mt_blob *blob, uint32_t code
 void mt_engine_drop_object(mt_engine *e, uint64_t id) { mti_objects_release(e->objects, id); }
 
 static int send_object(mt_engine *e, uint32_t lane_index, uint64_t id) {
+    /* A rank that brought an object has it for as long as a task that refers to it is not answered; were it sent back, each side would keep it for
+     * the other. (A worker's engine and the worker itself have tables of their own.) */
+    if (e->lanes[lane_index].role == MT_ROLE_CHILD && mti_objects_is_brought(e->objects, id, lane_index)) return MT_OK;
     int is_new = mt_objects_mark(e->objects, id, lane_index);
     if (is_new != 1) return is_new;
     mt_part parts[2];

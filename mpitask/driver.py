@@ -72,7 +72,7 @@ def stats_of(pointer: Any) -> dict[str, int]:
 
 
 def _first_id(rank: int, pid: int) -> int:
-    """Where the numbers of an engine's objects begin, so that no two engines of a job give the same (18, 22, 23 bits)."""
+    """Where the numbers of an engine's objects begin: no two engines of a job give the same (18, 22, 23 bits)."""
     return rank % (1 << 18) << 45 | pid % (1 << 22) << 23
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from mpitask.config import Config
 from mpitask.driver import make_driver
 from mpitask.engine import Engine
-from mpitask.native import check, ffi, lib
+from mpitask.native import check, lib
 from mpitask.worker.runner import ProcessWorker, Runner
 
 _PATIENCE_NS = 20_000_000  # tasks wait, none ends, and the thread of the task that submitted them sleeps

@@ -102,7 +102,9 @@ class Runner:
         """Any thread: what `help` waits for may have happened."""
         lib.mt_worker_poke(self.worker)
 
-    def _serve(self, call: Any, next_record: Callable[..., int], *arguments: Any) -> int:
+    def _serve(  # noqa: PLR0912 - one loop, because it is run for every task
+        self, call: Any, next_record: Callable[..., int], *arguments: Any
+    ) -> int:
         worker, functions = self.worker, self._functions
         answer = lib.mt_worker_answer
         args: Any = None

@@ -99,7 +99,7 @@ def _prepare_worker(zygote_pid: int) -> None:
 
 
 def main(parent_pid: int, ring_bytes: int, options: dict[str, Any]) -> None:
-    """The zygote's, and after a fork the worker's, whole life. `options`: for the engines of tasks that submit others."""
+    """The zygote's, and after a fork the worker's, whole life. `options`: for engines of tasks that submit others."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, lambda *_: None)  # only to end a sleep

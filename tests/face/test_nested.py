@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import operator
 import os
 import signal
@@ -276,10 +277,8 @@ def test_a_sub_task_kills_its_worker() -> None:
         return survives(1)
 
     with load(workers=2):
-        try:
+        with contextlib.suppress(mpitask.WorkerLost):
             assert outer().result(timeout=LIMIT_S) == ["worker"]
-        except mpitask.WorkerLost:
-            pass
         assert add(1, 1).result(timeout=LIMIT_S) == 2
 
 
