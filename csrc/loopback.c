@@ -7,6 +7,9 @@
 #include "engine.h"
 #include "segment.h"
 
+/* Sub-tasks may submit, too: without a limit there might be no end. */
+#define MOST_SUBMISSIONS 60u
+
 /* ---- the transport ---- */
 
 typedef struct parcel_frame {
@@ -69,6 +72,7 @@ struct mt_world {
     uint64_t kills;
     uint64_t below_done; /* of workers that are gone */
     uint64_t next_below;
+    uint64_t submissions;
     bool is_finishing;
     uint32_t functions;
 };
@@ -446,13 +450,14 @@ static int close_or_open(virtual_worker *v) {
 /* What its task may do beside running: submit, close, open. */
 static int worker_submit(mt_world *w, virtual_worker *v, uint64_t *moved) {
     bool is_writing = v->below != NULL && mti_below_is_writing(v->below);
-    bool submits = !w->is_finishing && draw(w, 1000000) < w->options.submits_per_million;
+    bool submits = !w->is_finishing && w->submissions < MOST_SUBMISSIONS && draw(w, 1000000) < w->options.submits_per_million;
     int status = MT_OK;
     if (v->is_closed ? !is_writing && (w->is_finishing || draw(w, 4) == 0) : !is_writing && submits && draw(w, 4) == 0) {
         ++*moved;
         status = close_or_open(v);
     } else if (submits && v->has_task && v->is_closed) {
         ++*moved;
+        w->submissions++;
         if (v->below == NULL) v->below = mti_below_new(w->alloc, v->up, &v->memory, ++w->next_below);
         status = v->below == NULL ? MT_E_NOMEM : mti_below_submit(v->below, &w->random);
     }

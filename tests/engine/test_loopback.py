@@ -38,7 +38,7 @@ class Job:
             "ring_bytes": rng.choice([1024, 4096, 65536]),
             "frame_bytes": rng.choice([256, 1024, 16384]),
             "kills_per_million": self.kills,
-            "submits_per_million": rng.choice([0, 300_000, 900_000]),
+            "submits_per_million": rng.choice([0, 0, 100_000, 400_000]),
         }
         self.world = lib.mt_world_new(self.alloc, ffi.new("mt_world_options *", options), FUNCTIONS)
         assert self.world
@@ -203,7 +203,7 @@ def test_short_seeds() -> None:
         recalled += job.recalled
         below += job.below
     assert recalled > len(SHORT_SEEDS), "these worlds no longer take jobs back from lanes that are behind"
-    assert below > len(SHORT_SEEDS), "workers of these worlds no longer submit sub-tasks"
+    assert below > len(SHORT_SEEDS) // 4, "workers of these worlds no longer submit sub-tasks"
 
 
 @pytest.mark.long
