@@ -205,8 +205,8 @@ static int take_frames(mt_driver *d, uint64_t *moved) {
         mt_add_relaxed(&d->frames_in, 1);
         ++*moved;
         status = take_frame(d, &arrival);
-        d->transport->release(d->transport, &arrival);
-        if (status != MT_OK) return status;
+        int released = d->transport->release(d->transport, &arrival);
+        if (status != MT_OK || released != MT_OK) return status != MT_OK ? status : released;
     }
     return MT_OK;
 }
