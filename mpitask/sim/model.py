@@ -72,7 +72,7 @@ class Job:
     naps: bool = True
     bell_us: float | None = None
     one_lane: bool = False
-    frame_kb: int = 128
+    frame_kb: int = 64
     kill_nodes: int = 0
     detect_ms: float = 100.0
     losses: int = 3
