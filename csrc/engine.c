@@ -1,10 +1,11 @@
-#include "engine_inner.h"
+#include "engine.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "atomic.h"
+#include "engine_inner.h"
 
 #define BATCH 256u
 
