@@ -47,13 +47,23 @@ void mt_engine_drop_object(mt_engine *e, uint64_t id) { mti_objects_release(e->o
 static int send_object(mt_engine *e, uint32_t lane_index, uint64_t id) {
     int is_new = mt_objects_mark(e->objects, id, lane_index);
     if (is_new != 1) return is_new;
+    lane *to = &e->lanes[lane_index];
     mt_part parts[2];
     uint32_t codec;
     int status = mt_objects_get(e->objects, id, &parts[1], &codec);
     if (status != MT_OK) return status;
+    e->objects_sent++;
+    mt_where where;
+    if (to->maps && parts[1].size >= MAPPED_OBJECT && mt_objects_where(e->objects, id, &where) == MT_OK) {
+        mt_rec rec = {sizeof rec + sizeof where, id, MT_KIND_OBJECT, (uint16_t)(codec | MT_CODEC_MAPPED), 0};
+        parts[0] = (mt_part){&rec, sizeof rec};
+        parts[1] = (mt_part){&where, sizeof where};
+        e->objects_mapped++;
+        return mti_link_send(to->link, parts, 2, NULL);
+    }
     mt_rec rec = {sizeof rec + parts[1].size, id, MT_KIND_OBJECT, (uint16_t)codec, 0};
     parts[0] = (mt_part){&rec, sizeof rec};
-    return mti_link_send(e->lanes[lane_index].link, parts, 2, mti_objects_blob(e->objects, id));
+    return mti_link_send(to->link, parts, 2, mti_objects_blob(e->objects, id));
 }
 
 /* ---- down: sending jobs ---- */
@@ -88,7 +98,7 @@ static int send_task(mt_engine *e, mt_task *task, uint32_t lane_index) {
     for (uint32_t i = 0; i < n && status == MT_OK; i++) {
         mt_task *from = task->edges[i].from;
         refs[i] = (mt_edge_ref){0, from->value.size, from->value.codec};
-        if (from->value.size > INLINE_VALUE) {
+        if (mti_goes_as_object(from->value.size, from->value.codec)) {
             status = value_as_object(e, from);
             if (status == MT_OK) status = send_object(e, lane_index, from->value_object);
             refs[i].object = from->value_object;
