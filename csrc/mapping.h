@@ -25,7 +25,7 @@ MT_EXPORT void mt_mapping_close(mt_mapping *mapping);
 
 /* cffi:end */
 
-/* Objects from this size on are not copied into a process worker's ring: it maps them. Below, a descriptor and its pages cost more. */
+/* Objects from this size on may be mapped by process workers. Below, a file and its page faults cost more than two copies. */
 #define MAPPED_OBJECT (1u << 20)
 
 /* A copy of the parts in a memfd. NULL where there is none to be had: no memory, or half of the descriptors that this process may have are

@@ -185,6 +185,13 @@ int mt_objects_mark(mt_objects *objects, uint64_t id, uint32_t lane) {
     return is_new;
 }
 
+bool mti_objects_is_somewhere(const mt_objects *objects, uint64_t id) {
+    const object *o = find(objects, id);
+    uint64_t any = 0;
+    for (uint32_t i = 0; o != NULL && i <= objects->max_lanes / 64; i++) any |= o->lanes[i];
+    return any != 0;
+}
+
 void mt_objects_forget_lane(mt_objects *objects, uint32_t lane) {
     for (uint64_t i = 0; i < objects->capacity; i++) {
         if (objects->places[i].id != 0) objects->places[i].lanes[lane / 64] &= ~((uint64_t)1 << (lane % 64));

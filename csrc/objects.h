@@ -50,6 +50,8 @@ void mti_objects_release(mt_objects *objects, uint64_t id);
 uint64_t mti_objects_take_dead(mt_objects *objects);
 /* The blob that owns an object's bytes (borrowed); NULL: no such object. */
 mt_blob *mti_objects_blob(const mt_objects *objects, uint64_t id);
+/* Whether any lane has the object. */
+bool mti_objects_is_somewhere(const mt_objects *objects, uint64_t id);
 /* The scheduling class of the tasks that have this object as their function: one word for the engine to keep there. */
 uint32_t *mti_objects_class(mt_objects *objects, uint64_t id);
 

@@ -44,7 +44,14 @@ int mt_engine_add_object(mt_engine *e, uint64_t id, mt_blob *blob, uint32_t code
 
 void mt_engine_drop_object(mt_engine *e, uint64_t id) { mti_objects_release(e->objects, id); }
 
+/* Shared values are read in place. Other objects are bytes for their first lane: most values are used once, and putting them into a file and
+ * faulting it in takes longer than the ring. That another lane wants them shows that they are used more often. */
+static bool is_to_be_mapped(const lane *to, uint64_t size, uint32_t codec, bool is_elsewhere) {
+    return to->maps && size >= MAPPED_OBJECT && (is_elsewhere || (codec & MT_CODEC_SHARED) != 0);
+}
+
 static int send_object(mt_engine *e, uint32_t lane_index, uint64_t id) {
+    bool is_elsewhere = e->lanes[lane_index].maps && mti_objects_is_somewhere(e->objects, id);
     int is_new = mt_objects_mark(e->objects, id, lane_index);
     if (is_new != 1) return is_new;
     lane *to = &e->lanes[lane_index];
@@ -54,7 +61,7 @@ static int send_object(mt_engine *e, uint32_t lane_index, uint64_t id) {
     if (status != MT_OK) return status;
     e->objects_sent++;
     mt_where where;
-    if (to->maps && parts[1].size >= MAPPED_OBJECT && mt_objects_where(e->objects, id, &where) == MT_OK) {
+    if (is_to_be_mapped(to, parts[1].size, codec, is_elsewhere) && mt_objects_where(e->objects, id, &where) == MT_OK) {
         mt_rec rec = {sizeof rec + sizeof where, id, MT_KIND_OBJECT, (uint16_t)(codec | MT_CODEC_MAPPED), 0};
         parts[0] = (mt_part){&rec, sizeof rec};
         parts[1] = (mt_part){&where, sizeof where};

@@ -147,20 +147,24 @@ def test_a_large_array_is_mapped_and_not_copied(engine: Engine) -> None:
         assert n_mappings == 1
 
 
-def test_a_large_value_is_mapped_for_each_task_and_may_be_changed_there(engine: Engine) -> None:
+def test_a_large_value_that_both_workers_need_is_mapped_and_may_be_changed_by_each_task(engine: Engine) -> None:
     @python_app
     def make() -> Any:
         return np.ones(LARGE)
 
     @python_app
-    def change(array: Any, i: int) -> tuple[float, float, bool]:
+    def change(array: Any, i: int) -> tuple[float, float, int, bool]:
         before = float(array.sum())
         array[:] = i
-        return before, float(array.sum()), bool(mappings())
+        time.sleep(0.005)
+        return before, float(array.sum()), os.getpid(), bool(mappings())
 
     array = make()
     found = [f.result(timeout=20) for f in [change(array, i) for i in range(20)]]
-    assert found == [(LARGE, i * LARGE, True) for i in range(20)]
+    assert [x[:2] for x in found] == [(LARGE, i * LARGE) for i in range(20)]
+    by_worker = {x[2:] for x in found}  # to the first one the bytes were sent
+    assert len(by_worker) == 2
+    assert sorted(is_mapped for _, is_mapped in by_worker) == [False, True]
     assert float(array.result().sum()) == LARGE
     assert python_app(mappings)().result(timeout=20) == []
 

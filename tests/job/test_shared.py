@@ -14,6 +14,9 @@ from mpitask import current, map, python_app, share
 LARGE = 1 << 20  # numbers: 8 MB
 
 class Counted:
+    def __init__(self):
+        self.state = 1
+
     def __setstate__(self, state):
         self.__dict__.update(state)
         with open("log", "a") as file:
@@ -44,6 +47,7 @@ print("ok", len(pids))
 """
 
 
+@pytest.mark.writes
 @pytest.mark.parametrize("options", [["--workers", "1"], ["--inline"], ["--workers", "1", "--fanout", "1"]])
 def test_over_mpi(launcher: Launcher, mpich: MpiStack, options: list[str]) -> None:
     result = launcher.run(JOB, n=3, mpi=mpich, options=options)
