@@ -248,6 +248,9 @@ static int tell_slots(mt_driver *d) {
     uint32_t slots = stats.slots;
     mt_store_relaxed(&d->slots, slots);
     mt_store_relaxed(&d->recalled, stats.recalled);
+    mt_store_relaxed(&d->objects, stats.objects);
+    mt_store_relaxed(&d->objects_sent, stats.objects_sent);
+    mt_store_relaxed(&d->objects_mapped, stats.objects_mapped);
     uint32_t hoped_for = mti_local_alive(d->local);
     if (is_root(d)) return slots + hoped_for == 0 && mt_engine_is_hopeless(d->engine) ? MT_E_WORKERS : MT_OK;
     if (slots < hoped_for) slots = hoped_for; /* workers that still start: work may wait for them here */
@@ -460,6 +463,9 @@ mt_driver_stats mt_driver_stats_now(mt_driver *d) {
                              .frames_in = mt_load_relaxed(&d->frames_in),
                              .frames_out = mt_load_relaxed(&d->frames_out),
                              .recalled = mt_load_relaxed(&d->recalled),
+                             .objects = mt_load_relaxed(&d->objects),
+                             .objects_sent = mt_load_relaxed(&d->objects_sent),
+                             .objects_mapped = mt_load_relaxed(&d->objects_mapped),
                              .neighbours = d->n_peers};
     for (uint32_t i = 0; i < d->n_peers; i++) stats.bells += d->peers[i].bell != NULL;
     clockid_t clock;

@@ -127,8 +127,8 @@ static int enqueue(mt_engine *e, void *entry, uint64_t bytes) {
 static uint64_t bytes_of_task(const mt_task *task) {
     uint64_t bytes = task->args_size;
     for (uint32_t i = 0; i < task->n_edges; i++) {
-        uint64_t size = task->edges[i].from->value.size;
-        if (size <= INLINE_VALUE) bytes += size;
+        const mt_value *value = &task->edges[i].from->value;
+        if (!mti_goes_as_object(value->size, value->codec)) bytes += value->size;
     }
     return bytes;
 }
@@ -301,6 +301,7 @@ int mt_engine_from_lane(mt_engine *e, uint32_t lane_index, const mt_incoming *in
         case MT_KIND_RESULT: return on_result(e, lane_index, incoming);
         case MT_KIND_HELLO:
             from->up = true;
+            from->maps = (rec.flags & MT_HELLO_MAPS) != 0;
             from->finished = 0;
             mt_sched_set_slots(e->sched, lane_index, from->role == MT_ROLE_WORKER ? 1 : rec.n);
             return MT_OK;
@@ -439,6 +440,8 @@ mt_engine_stats mt_engine_stats_now(const mt_engine *e) {
     mt_engine_stats stats = {.outstanding = mt_table_count(e->jobs),
                              .objects = mt_objects_count(e->objects),
                              .object_bytes = mt_objects_bytes(e->objects),
+                             .objects_sent = e->objects_sent,
+                             .objects_mapped = e->objects_mapped,
                              .results = e->results,
                              .stale_results = e->stale_results,
                              .lost = e->lost,

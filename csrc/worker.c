@@ -12,6 +12,7 @@
 
 #include "atomic.h"
 #include "frames.h"
+#include "mapping.h"
 #include "objects.h"
 #include "segment.h"
 
@@ -23,6 +24,7 @@
 struct mt_worker {
     void *base;
     uint64_t mapped; /* 0: the memory is not ours */
+    uint64_t inode;  /* of the memory's file */
     uint64_t ring_bytes;
     mt_segment_link link;
     mt_ring *down;
@@ -82,6 +84,7 @@ mt_worker *mt_worker_open(int fd, uint32_t index, uint64_t ring_bytes) {
         return NULL;
     }
     w->mapped = size;
+    w->inode = status.st_ino;
     return w;
 }
 
@@ -116,13 +119,20 @@ static int send_up(mt_worker *w, const mt_part *parts, uint32_t n_parts) {
     }
 }
 
-static int send_head(mt_worker *w, uint16_t kind, uint64_t id, uint32_t n) {
-    mt_rec rec = {sizeof rec, id, kind, 0, n};
+/* Whether objects can be mapped from the engine's descriptors: by trying it with this memory. */
+static bool can_map(const mt_worker *w) {
+    if (w->mapped == 0) return false;
+    const mt_segment_owner *owner = mti_segment_owner(w->base);
+    int fd = mti_open_theirs(owner->pid, owner->fd, w->inode);
+    if (fd >= 0) (void)close(fd);
+    return fd >= 0;
+}
+
+int mt_worker_hello(mt_worker *w) {
+    mt_rec rec = {sizeof rec, (uint64_t)getpid(), MT_KIND_HELLO, can_map(w) ? MT_HELLO_MAPS : 0, 1};
     mt_part part = {&rec, sizeof rec};
     return send_up(w, &part, 1);
 }
-
-int mt_worker_hello(mt_worker *w) { return send_head(w, MT_KIND_HELLO, (uint64_t)getpid(), 1); }
 
 int mt_worker_exited(mt_worker *w, uint32_t n, int32_t pid, int32_t wait_status) {
     struct {
@@ -226,11 +236,7 @@ int mt_worker_next(mt_worker *w, int64_t timeout_ns, mt_call *out) {
 
 int mt_worker_edge(mt_worker *w, uint32_t i, mt_call *out) {
     if (i >= w->call.n) return MT_E_INVAL;
-    if (w->edges[i].object != 0) {
-        int status = mt_worker_object(w, w->edges[i].object, out);
-        if (status == MT_OK) out->id = 1;
-        return status;
-    }
+    if (w->edges[i].object != 0) return mt_worker_object(w, w->edges[i].object, out);
     if (i < w->edge_next) {
         w->edge_next = 0;
         w->edge_bytes = (const unsigned char *)(w->edges + w->call.n);
@@ -250,6 +256,11 @@ int mt_worker_object(mt_worker *w, uint64_t id, mt_call *out) {
     if (status != MT_OK) return status;
     *out = (mt_call){.id = id, .args = bytes.data, .args_size = bytes.size, .codec = codec};
     return MT_OK;
+}
+
+mt_blob *mt_worker_hold(mt_worker *w, uint64_t id) {
+    mt_blob *blob = mti_objects_blob(w->objects, id);
+    return blob == NULL ? NULL : mt_blob_ref(blob);
 }
 
 int mt_worker_answer_parts(mt_worker *w, uint32_t outcome, uint32_t codec, const mt_part *parts, uint32_t n_parts) {
