@@ -188,12 +188,20 @@ class Engine:
                 return Future(self, handle)
             self._raise_status(handle)
         if not kwargs and _FLAT.issuperset(map(type, args)):
-            futures = [arg for arg in args if type(arg) in _FUTURES]
-            if all(future._engine is self for future in futures):
-                data = _dumps(tuple([... if type(arg) in _FUTURES else arg for arg in args]), 2)
-                edges = [future._handle for future in futures]
+            flat: list[Any] = []
+            edges: list[int] = []
+            for arg in args:
+                if type(arg) not in _FUTURES:
+                    flat.append(arg)
+                elif arg._engine is self:
+                    flat.append(...)
+                    edges.append(arg._handle)
+                else:
+                    break
+            else:
+                data = _dumps(tuple(flat), 2)
                 handle = _submit_edges(
-                    self._driver, fn_id, codec.FLAT, data, len(data), edges, len(edges), priority, retries
+                    self._driver, fn_id, _FLAT_CODEC, data, len(data), edges, len(edges), priority, retries
                 )
                 if handle < _FIRST_STATUS:
                     return Future(self, handle)
@@ -433,7 +441,7 @@ class Engine:
 _SCALARS = codec.SCALARS
 _FUTURES = frozenset({Future, Shared})
 _FLAT = _SCALARS | _FUTURES
-_MARSHAL = codec.MARSHAL
+_MARSHAL, _FLAT_CODEC = codec.MARSHAL, codec.FLAT
 _dumps = marshal.dumps
 _submit, _submit_edges = lib.mt_driver_submit, lib.mt_driver_submit_edges
 
