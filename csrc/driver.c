@@ -215,8 +215,8 @@ static int take_frames(mt_driver *d, uint64_t *moved) {
         mt_add_relaxed(&d->frames_in, 1);
         ++*moved;
         status = take_frame(d, &arrival);
-        d->transport->release(d->transport, &arrival);
-        if (status != MT_OK) return status;
+        int released = d->transport->release(d->transport, &arrival);
+        if (status != MT_OK || released != MT_OK) return status != MT_OK ? status : released;
     }
     return MT_OK;
 }
@@ -258,6 +258,9 @@ static int tell_slots(mt_driver *d) {
     uint32_t slots = stats.slots;
     mt_store_relaxed(&d->slots, slots + stats.slots_above);
     mt_store_relaxed(&d->recalled, stats.recalled);
+    mt_store_relaxed(&d->objects, stats.objects);
+    mt_store_relaxed(&d->objects_sent, stats.objects_sent);
+    mt_store_relaxed(&d->objects_mapped, stats.objects_mapped);
     if (d->uplink != NULL) return MT_OK; /* its worker says when it has a slot */
     uint32_t hoped_for = mti_local_alive(d->local);
     if (is_root(d)) return slots + hoped_for == 0 && mt_engine_is_hopeless(d->engine) ? MT_E_WORKERS : MT_OK;
@@ -480,6 +483,9 @@ mt_driver_stats mt_driver_stats_now(mt_driver *d) {
                              .frames_in = mt_load_relaxed(&d->frames_in),
                              .frames_out = mt_load_relaxed(&d->frames_out),
                              .recalled = mt_load_relaxed(&d->recalled),
+                             .objects = mt_load_relaxed(&d->objects),
+                             .objects_sent = mt_load_relaxed(&d->objects_sent),
+                             .objects_mapped = mt_load_relaxed(&d->objects_mapped),
                              .neighbours = d->n_peers};
     for (uint32_t i = 0; i < d->n_peers; i++) stats.bells += d->peers[i].bell != NULL;
     clockid_t clock;

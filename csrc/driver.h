@@ -42,6 +42,9 @@ typedef struct mt_driver_stats {
     uint64_t frames_in;
     uint64_t frames_out;
     uint64_t recalled; /* tasks that came back unrun from a worker or rank that was behind */
+    uint64_t objects;    /* functions, shared values and large ones that this rank holds now */
+    uint64_t objects_sent; /* how often one was sent to a worker or rank */
+    uint64_t objects_mapped; /* of which the worker maps it */
     uint64_t neighbours; /* ranks above and below */
     uint64_t bells;      /* of them those on this node whose bells are rung; the others poll */
     uint64_t cpu_ns; /* of the engine thread; stays when it has ended */
@@ -97,8 +100,13 @@ MT_EXPORT uint64_t mt_driver_submit_with(mt_driver *driver, uint64_t fn, uint32_
 MT_EXPORT uint64_t mt_driver_promise(mt_driver *driver);
 MT_EXPORT MT_MUST_CHECK int mt_driver_fulfil(mt_driver *driver, uint64_t handle, uint32_t outcome, uint32_t codec,
                                              const uint8_t *data, uint64_t size);
+/* A promise that is fulfilled: its value travels as an object, whatever its size, and workers decode it once (MT_CODEC_SHARED is added to `codec`). Large
+ * bytes are put where this node's processes can map them. MT_E_CLOSED, MT_E_NOMEM. */
+MT_EXPORT uint64_t mt_driver_share(mt_driver *driver, uint32_t codec, const mt_part *parts, uint32_t n_parts);
 /* Any thread. */
 MT_EXPORT void mt_driver_release(mt_driver *driver, uint64_t handle);
+/* As mt_driver_release; the engine is woken, so that a shared value is dropped at once if this was the last reference. */
+MT_EXPORT void mt_driver_release_shared(mt_driver *driver, uint64_t handle);
 MT_EXPORT uint32_t mt_driver_state(uint64_t handle);
 MT_EXPORT uint64_t mt_driver_number(uint64_t handle);
 /* The value of a task in a final state; NULL before, and when it was cancelled. Valid until release. */

@@ -145,11 +145,9 @@ uint64_t mt_driver_promise(mt_driver *d) {
     return submit(d, &spec);
 }
 
-int mt_driver_fulfil(mt_driver *d, uint64_t handle, uint32_t outcome, uint32_t codec, const uint8_t *data,
-                     uint64_t size) {
+/* Takes over the blob, which may be NULL. */
+static int fulfil(mt_driver *d, uint64_t handle, uint32_t outcome, uint32_t codec, mt_blob *blob) {
     mt_fulfilment *f = mti_get_zeroed(d->alloc, 1, sizeof *f);
-    mt_part bytes = {data, size};
-    mt_blob *blob = mt_blob_from_parts(d->alloc, &bytes, 1);
     if (f == NULL || blob == NULL) {
         mt_put(d->alloc, f);
         mt_blob_unref(blob);
@@ -160,6 +158,32 @@ int mt_driver_fulfil(mt_driver *d, uint64_t handle, uint32_t outcome, uint32_t c
     int status = push_always(d, MT_MSG_FULFIL, f);
     if (status != MT_OK) mti_driver_refuse_message(d, (mt_message){MT_MSG_FULFIL, f});
     return status;
+}
+
+int mt_driver_fulfil(mt_driver *d, uint64_t handle, uint32_t outcome, uint32_t codec, const uint8_t *data,
+                     uint64_t size) {
+    mt_part bytes = {data, size};
+    return fulfil(d, handle, outcome, codec, mt_blob_from_parts(d->alloc, &bytes, 1));
+}
+
+uint64_t mt_driver_share(mt_driver *d, uint32_t codec, const mt_part *parts, uint32_t n_parts) {
+    mt_blob *blob = NULL;
+    if (mti_parts_size(parts, n_parts) >= MAPPED_OBJECT) blob = mti_blob_new_mapped(d->alloc, parts, n_parts);
+    if (blob == NULL) blob = mt_blob_from_parts(d->alloc, parts, n_parts);
+    if (blob == NULL) return as_result(MT_E_NOMEM);
+    uint64_t handle;
+    do {
+        handle = mt_driver_promise(d);
+    } while (handle == as_result(MT_E_INTR));
+    if ((int64_t)handle < 0) {
+        mt_blob_unref(blob);
+        return handle;
+    }
+    int status = fulfil(d, handle, MT_OUTCOME_OK, codec | MT_CODEC_SHARED, blob);
+    if (status == MT_OK) return handle;
+    (void)mt_driver_cancel(d, handle);
+    mt_driver_release(d, handle);
+    return as_result(status);
 }
 
 uint64_t mt_driver_new_object_id(mt_driver *d) { return mt_add_relaxed(&d->next_object, 1) + 1; }
@@ -188,6 +212,11 @@ void mt_driver_stop(mt_driver *d, uint32_t mode) { (void)push_always(d, MT_MSG_S
 void mt_driver_release(mt_driver *d, uint64_t handle) {
     (void)d; /* named so that its owner stays alive: the task may go to the engine's reaper */
     mt_task_unref(task_of(handle));
+}
+
+void mt_driver_release_shared(mt_driver *d, uint64_t handle) {
+    mt_task_unref(task_of(handle));
+    mt_bell_ring(mti_local_bell(d->local));
 }
 
 uint32_t mt_driver_state(uint64_t handle) { return mt_task_state(task_of(handle)); }

@@ -79,7 +79,8 @@ struct mt_world {
 
 static uint64_t draw(mt_world *w, uint64_t below) { return mti_draw(&w->random, below); }
 
-static int loop_get(mt_transport *base, mt_frame **out) {
+static int loop_get(mt_transport *base, uint32_t peer, mt_frame **out) {
+    (void)peer;
     loop_transport *t = (loop_transport *)base;
     uint32_t capacity = t->world->options.frame_bytes;
     if (draw(t->world, 8) == 0) return MT_E_AGAIN; /* as when too many sends are under way */
@@ -118,8 +119,9 @@ static int loop_receive(mt_transport *base, mt_arrival *out) {
     return MT_OK;
 }
 
-static void loop_release(mt_transport *base, const mt_arrival *arrival) {
+static int loop_release(mt_transport *base, const mt_arrival *arrival) {
     mt_put(((loop_transport *)base)->world->alloc, arrival->token);
+    return MT_OK;
 }
 
 static uint32_t loop_in_flight(mt_transport *base) {

@@ -60,10 +60,13 @@ MT_EXPORT void mt_worker_poke(mt_worker *worker);
  * Waits up to `timeout_ns` (negative: for ever). MT_E_TIMEOUT, MT_E_INTR, MT_E_RECORD, MT_E_NOMEM. A TASK counts as begun. */
 MT_EXPORT MT_MUST_CHECK int mt_worker_next(mt_worker *worker, int64_t timeout_ns, mt_call *out);
 /* Argument `i` of the task that mt_worker_next gave, a value of another task. MT_E_INVAL, MT_E_STALE. `out->args`, `args_size`, `codec`
- * are set; `out->id` is 1 when the bytes belong to an object that other tasks may use too, else 0. */
+ * are set; `out->id` is the object whose bytes they are and which other tasks may use too, or 0. With MT_CODEC_MAPPED the bytes are an mt_where, good for
+ * mt_mapping_open while the task runs. */
 MT_EXPORT MT_MUST_CHECK int mt_worker_edge(mt_worker *worker, uint32_t i, mt_call *out);
 /* An object's bytes, valid until MT_KIND_DROP for it was returned. MT_E_STALE. */
 MT_EXPORT MT_MUST_CHECK int mt_worker_object(mt_worker *worker, uint64_t id, mt_call *out);
+/* Makes an object's bytes stay beyond MT_KIND_DROP, until mt_blob_unref (any thread). NULL: no such object. */
+MT_EXPORT mt_blob *mt_worker_hold(mt_worker *worker, uint64_t id);
 
 /* Answers the task that mt_worker_next gave last. Waits while the ring is full. The duration sent is the time since then. */
 MT_EXPORT MT_MUST_CHECK int mt_worker_answer(mt_worker *worker, uint32_t outcome, uint32_t codec, const uint8_t *data,

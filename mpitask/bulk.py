@@ -71,7 +71,8 @@ class MapFuture(Generic[T]):
     # -- feeding --
 
     def _feed(self) -> None:
-        call = self._engine.function_id(_CallChunk(self._fn))
+        fn = _CallChunk(self._fn)
+        call = self._engine.function_id(fn)
         try:
             while True:
                 with self._state:
@@ -80,8 +81,9 @@ class MapFuture(Generic[T]):
                     if self._cancelled:
                         break
                     reduction = self._reduction
-                if reduction is not None:
-                    call = self._engine.function_id(_CallChunk(self._fn, reduction))
+                if reduction is not None and fn.op is not reduction:
+                    fn = _CallChunk(self._fn, reduction)
+                    call = self._engine.function_id(fn)
                 items = self._source.take(self._chunks.next_size(self._source.left))
                 if not len(items):
                     break
@@ -254,7 +256,8 @@ class MapFuture(Generic[T]):
     def _combine(self, op: Callable[[T, T], T], initial: Any, out: Promise[Any]) -> None:
         try:
             engine = self._engine
-            whole, part = engine.function_id(_Combine(op)), engine.function_id(_CombineChunk(op))
+            combine, combine_chunk = _Combine(op), _CombineChunk(op)
+            whole, part = engine.function_id(combine), engine.function_id(combine_chunk)
             levels: list[list[Future[Any]]] = [[]]
 
             def add(future: Future[Any], level: int) -> None:
@@ -370,7 +373,7 @@ class _CallChunk:
     """The function over the items of a chunk: (seconds, results, failures), or the combined result in a list."""
 
     def __init__(self, fn: Callable[..., Any], op: Callable[[Any, Any], Any] | None = None) -> None:
-        self._fn, self._op = fn, op
+        self._fn, self.op = fn, op
 
     def __call__(self, items: Iterable[Any]) -> _Packed:
         start = time.perf_counter()
@@ -386,8 +389,8 @@ class _CallChunk:
                 add(None)
             else:
                 break
-        if self._op is not None and not failures:
-            values = [functools.reduce(self._op, values)]
+        if self.op is not None and not failures:
+            values = [functools.reduce(self.op, values)]
         return _pack(time.perf_counter() - start, values, failures)
 
 

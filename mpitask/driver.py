@@ -61,7 +61,7 @@ class Driver:
 
 _STATS = (
     *("submitted", "ended", "slots", "steps", "sleeps", "frames_in", "frames_out"),
-    *("recalled", "neighbours", "bells", "cpu_ns"),
+    *("recalled", "objects", "objects_sent", "objects_mapped", "neighbours", "bells", "cpu_ns"),
 )
 
 

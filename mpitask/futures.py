@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 _log = logging.getLogger("mpitask")
 
-_INNER = frozenset({"_condition", "_state", "_result", "_exception", "_waiters", "_done_callbacks"})
+INNER = frozenset({"_condition", "_state", "_result", "_exception", "_waiters", "_done_callbacks"})
 _STATE_NAMES = {
     lib.MT_WAITING: "waiting",
     lib.MT_READY: "ready",
@@ -212,7 +212,7 @@ class Future(concurrent.futures.Future[T]):
             _log.exception("a done-callback of %r raised", self)
 
     def __getattr__(self, name: str) -> Any:
-        if name in _INNER:
+        if name in INNER:
             self._materialise()
             return self.__dict__[name]
         if name.startswith("_"):

@@ -24,6 +24,29 @@ _PATIENCE_NS = 100_000_000  # then a task that waits runs whatever there is,
 _LOOSE_DEPTH = 20  # if no more tasks than these wait below it
 
 
+_SHARED, _MAPPED = codec.SHARED, codec.MAPPED
+
+
+def _map(edge: Any, *, is_private: bool) -> Any:
+    """The bytes that a worker maps, as a buffer; they stay as long as something made of it does.
+
+    Raises:
+        OSError: they cannot be mapped.
+    """
+    mapping = lib.mt_mapping_open(edge.args, edge.args_size, is_private)
+    if not mapping:
+        raise OSError(ffi.errno, f"a value cannot be mapped: {os.strerror(ffi.errno)}")
+    data = ffi.gc(mapping.data, lambda _, close=lib.mt_mapping_close: close(mapping))
+    return ffi.buffer(data, mapping.size)
+
+
+def _hold(worker: Any, edge: Any) -> Any:
+    """The bytes of an object that this process holds; the same."""
+    blob = lib.mt_worker_hold(worker, edge.id)
+    data = ffi.gc(edge.args, lambda _, unref=lib.mt_blob_unref: unref(blob))
+    return ffi.buffer(data, edge.args_size)
+
+
 class Runner:
     """Runs the tasks of one link, in one thread.
 
@@ -48,6 +71,7 @@ class Runner:
         self._is_running = False
         self._edge = ffi.new("mt_call *")
         self._functions: dict[int, Callable[..., Any]] = {}
+        self._shared: dict[int, Any] = {}
         self._pause: Any = None  # of the task that runs, once it has waited
         self._is_told_to_stop = False
 
@@ -118,7 +142,7 @@ class Runner:
                 try:
                     fn = functions.get(call.fn)
                     if fn is None:
-                        fn = self._load(call.fn)
+                        fn = self._load(call)
                     if call.codec == codec.MARSHAL:
                         value = fn(*loads(buffer(call.args, call.args_size)))
                     else:
@@ -152,30 +176,50 @@ class Runner:
                 return int(lib.MT_E_CLOSED)
             elif kind == _KIND_DROP:
                 functions.pop(call.id, None)
+                self._shared.pop(call.id, None)
             elif kind <= 0:
                 if next_record is not lib.mt_worker_next:
                     return kind
                 if kind != lib.MT_E_INTR:
                     check(kind, "waiting for tasks")
 
-    def _load(self, object_id: int) -> Callable[..., Any]:
+    def _load(self, call: Any) -> Callable[..., Any]:
         edge = self._edge
-        check(lib.mt_worker_object(self.worker, object_id, edge), "looking up a function")
-        fn: Callable[..., Any] = codec.decode(edge.codec, ffi.buffer(edge.args, edge.args_size))
-        self._functions[object_id] = fn
+        check(lib.mt_worker_object(self.worker, call.fn, edge), "looking up a function")
+        data = _map(edge, is_private=False) if edge.codec & _MAPPED else ffi.buffer(edge.args, edge.args_size)
+        fn = codec.decode_function(edge.codec, data, self._resolver(call))
+        self._functions[call.fn] = fn
         return fn
 
     def _arguments(self, call: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return codec.decode_call(call.codec, ffi.buffer(call.args, call.args_size), self._resolver(call))
+
+    def _resolver(self, call: Any) -> Callable[[int], Any]:
+        """Gives the value of dependency i of a call; -1 is the last."""
         values: dict[int, Any] = {}
 
         def resolve(index: int) -> Any:
             if index not in values:
                 edge = self._edge
-                check(lib.mt_worker_edge(self.worker, index, edge), "looking up an argument")
-                values[index] = codec.decode(edge.codec, ffi.buffer(edge.args, edge.args_size))
+                check(lib.mt_worker_edge(self.worker, index % call.n, edge), "looking up an argument")
+                if edge.codec & _SHARED:
+                    values[index] = self._decode_shared(edge)
+                elif edge.codec & _MAPPED:
+                    values[index] = codec.decode(edge.codec, _map(edge, is_private=True), borrow=True)
+                else:
+                    values[index] = codec.decode(edge.codec, ffi.buffer(edge.args, edge.args_size))
             return values[index]
 
-        return codec.decode_call(call.codec, ffi.buffer(call.args, call.args_size), resolve)
+        return resolve
+
+    def _decode_shared(self, edge: Any) -> Any:
+        """The object behind a shared value, decoded at its first use; its arrays are views of what is there."""
+        number = edge.id
+        if number not in self._shared:
+            kind = edge.codec
+            data = _map(edge, is_private=False) if kind & _MAPPED else _hold(self.worker, edge)
+            self._shared[number] = codec.decode(kind, memoryview(data).toreadonly(), borrow=True)
+        return self._shared[number]
 
     def _answer(self, value: Any) -> int:
         kind, parts = codec.encode(value)

@@ -22,7 +22,7 @@ LAYERS = [
     {"dataflow"},
     {"bulk", "executor"},
     {"engine", "agent", "nested"},
-    {"futures"},
+    {"futures", "shared"},
     {"driver", "mpi", "worker", "tree"},
     {"codec", "config"},
     {"staging", "memo"},
