@@ -67,7 +67,8 @@ static uint64_t lap(uint64_t *since) {
     return *since - before;
 }
 
-static int office_get(mt_transport *base, mt_frame **out) {
+static int office_get(mt_transport *base, uint32_t peer, mt_frame **out) {
+    (void)peer;
     post_office *o = (post_office *)base;
     letter *l = o->empty;
     if (l == NULL) {

@@ -150,7 +150,8 @@ void mt_driver_set_stop_limit(mt_driver *d, uint64_t limit_ns) { d->options.stop
 mt_worker *mt_driver_inline_worker(mt_driver *d, uint32_t i) {
     uint32_t index = mti_local_inline_index(d->local) + i;
     mt_worker *worker = mti_worker_new(mti_local_base(d->local), index, d->options.ring_bytes, mti_local_bell(d->local));
-    if (worker != NULL && d->uplink != NULL) mti_worker_set_base_priority(worker, mti_uplink_base_priority(d->uplink));
+    /* The first of a worker's engine runs in the thread of the task: what is submitted is submitted within what it runs. */
+    if (worker != NULL && d->uplink != NULL && i == 0) mti_worker_set_scope(worker, mti_uplink_scope(d->uplink));
     return worker;
 }
 
@@ -214,8 +215,8 @@ static int take_frames(mt_driver *d, uint64_t *moved) {
         mt_add_relaxed(&d->frames_in, 1);
         ++*moved;
         status = take_frame(d, &arrival);
-        d->transport->release(d->transport, &arrival);
-        if (status != MT_OK) return status;
+        int released = d->transport->release(d->transport, &arrival);
+        if (status != MT_OK || released != MT_OK) return status != MT_OK ? status : released;
     }
     return MT_OK;
 }
@@ -255,8 +256,11 @@ static int flush_peers(mt_driver *d, uint64_t *moved) {
 static int tell_slots(mt_driver *d) {
     mt_engine_stats stats = mt_engine_stats_now(d->engine);
     uint32_t slots = stats.slots;
-    mt_store_relaxed(&d->slots, slots);
+    mt_store_relaxed(&d->slots, slots + stats.slots_above);
     mt_store_relaxed(&d->recalled, stats.recalled);
+    mt_store_relaxed(&d->objects, stats.objects);
+    mt_store_relaxed(&d->objects_sent, stats.objects_sent);
+    mt_store_relaxed(&d->objects_mapped, stats.objects_mapped);
     if (d->uplink != NULL) return MT_OK; /* its worker says when it has a slot */
     uint32_t hoped_for = mti_local_alive(d->local);
     if (is_root(d)) return slots + hoped_for == 0 && mt_engine_is_hopeless(d->engine) ? MT_E_WORKERS : MT_OK;
@@ -271,6 +275,7 @@ static int step(mt_driver *d, uint64_t *moved) {
     if (status == MT_OK) status = mti_local_step(d->local, now_ns(), moved);
     if (status == MT_OK && d->uplink != NULL) {
         status = mti_uplink_step(d->uplink, d->engine, d->has_submitted, moved);
+        if (d->has_submitted) mti_gate_open(&d->submit_gate);
         d->has_submitted = false;
     }
     if (status == MT_OK && d->bank != NULL) status = mti_bank_step(d->bank, d->engine, d->bank_lane, now_ns(), moved);
@@ -346,6 +351,7 @@ static void end_thread(mt_driver *d) {
     }
     mti_gate_open(&d->space_gate);
     mti_gate_open(&d->notify_gate);
+    mti_gate_open(&d->submit_gate);
     mti_gate_open(&d->ended_gate);
 }
 
@@ -477,6 +483,9 @@ mt_driver_stats mt_driver_stats_now(mt_driver *d) {
                              .frames_in = mt_load_relaxed(&d->frames_in),
                              .frames_out = mt_load_relaxed(&d->frames_out),
                              .recalled = mt_load_relaxed(&d->recalled),
+                             .objects = mt_load_relaxed(&d->objects),
+                             .objects_sent = mt_load_relaxed(&d->objects_sent),
+                             .objects_mapped = mt_load_relaxed(&d->objects_mapped),
                              .neighbours = d->n_peers};
     for (uint32_t i = 0; i < d->n_peers; i++) stats.bells += d->peers[i].bell != NULL;
     clockid_t clock;

@@ -36,12 +36,15 @@ typedef struct mt_driver_options {
 typedef struct mt_driver_stats {
     uint64_t submitted; /* tasks and promises handed in */
     uint64_t ended;     /* of them in a final state */
-    uint64_t slots;     /* workers that are up */
+    uint64_t slots;     /* workers that are up; a worker's engine: so many as it knows of */
     uint64_t steps;
     uint64_t sleeps;
     uint64_t frames_in;
     uint64_t frames_out;
     uint64_t recalled; /* tasks that came back unrun from a worker or rank that was behind */
+    uint64_t objects;    /* functions, shared values and large ones that this rank holds now */
+    uint64_t objects_sent; /* how often one was sent to a worker or rank */
+    uint64_t objects_mapped; /* of which the worker maps it */
     uint64_t neighbours; /* ranks above and below */
     uint64_t bells;      /* of them those on this node whose bells are rung; the others poll */
     uint64_t cpu_ns; /* of the engine thread; stays when it has ended */
@@ -97,8 +100,13 @@ MT_EXPORT uint64_t mt_driver_submit_with(mt_driver *driver, uint64_t fn, uint32_
 MT_EXPORT uint64_t mt_driver_promise(mt_driver *driver);
 MT_EXPORT MT_MUST_CHECK int mt_driver_fulfil(mt_driver *driver, uint64_t handle, uint32_t outcome, uint32_t codec,
                                              const uint8_t *data, uint64_t size);
+/* A promise that is fulfilled: its value travels as an object, whatever its size, and workers decode it once (MT_CODEC_SHARED is added to `codec`). Large
+ * bytes are put where this node's processes can map them. MT_E_CLOSED, MT_E_NOMEM. */
+MT_EXPORT uint64_t mt_driver_share(mt_driver *driver, uint32_t codec, const mt_part *parts, uint32_t n_parts);
 /* Any thread. */
 MT_EXPORT void mt_driver_release(mt_driver *driver, uint64_t handle);
+/* As mt_driver_release; the engine is woken, so that a shared value is dropped at once if this was the last reference. */
+MT_EXPORT void mt_driver_release_shared(mt_driver *driver, uint64_t handle);
 MT_EXPORT uint32_t mt_driver_state(uint64_t handle);
 MT_EXPORT uint64_t mt_driver_number(uint64_t handle);
 /* The value of a task in a final state; NULL before, and when it was cancelled. Valid until release. */
@@ -108,6 +116,11 @@ MT_EXPORT int mt_driver_wait(mt_driver *driver, uint64_t handle, int64_t timeout
 /* As mt_driver_wait by the thread of an inline worker of this driver, between mt_worker_block and mt_worker_unblock: ends with MT_OK when the task is
  * final, and otherwise as mt_worker_next. `handle` 0: no task, but whatever mt_worker_poke is called for. */
 MT_EXPORT MT_MUST_CHECK int mt_driver_help(mt_driver *driver, uint64_t handle, mt_worker *worker, int64_t timeout_ns, mt_call *out);
+/* A worker's engine, any thread; waits until tasks have been submitted and none has ended for `patience_ns`, while no thread helps or runs a task that
+ * has submitted nothing, and thread `tid` sleeps; or, even if it does not sleep, for 20 times as long. MT_OK, MT_E_INTR (look at signals, call again), MT_E_CLOSED. */
+MT_EXPORT MT_MUST_CHECK int mt_driver_wait_stalled(mt_driver *driver, int32_t tid, uint64_t patience_ns);
+/* Whether a thread is in mt_driver_help. */
+MT_EXPORT bool mt_driver_is_helped(const mt_driver *driver);
 /* True: the task is CANCELLED. False: it was already assigned or final. */
 MT_EXPORT bool mt_driver_cancel(mt_driver *driver, uint64_t handle);
 /* Any thread. Cancels every task that has been submitted and is not assigned when the engine comes to it. */

@@ -83,13 +83,16 @@ struct mt_driver {
     _Atomic uint64_t n_ended;
     _Atomic uint64_t slots;
     _Atomic uint64_t recalled;
+    _Atomic uint64_t objects, objects_sent, objects_mapped;
     _Atomic uint64_t cpu_ns; /* of the engine thread, once it has ended */
     mt_gate ended_gate;   /* n_ended or `ended` has changed */
     mt_gate space_gate;   /* the inbox has room again */
+    mt_gate submit_gate;  /* a worker's engine: something was submitted, or the engine has ended */
     mt_gate notify_gate;  /* the notified list is not empty, or the engine has ended */
 
     /* written by any */
     _Atomic uint32_t n_waiting; /* threads that wait for a task now */
+    _Atomic uint32_t n_helping; /* of them, those that run tasks meanwhile */
     _Atomic uint64_t n_submitted;
     _Atomic uint64_t next_number;
     _Atomic uint64_t next_object;

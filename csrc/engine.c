@@ -1,10 +1,11 @@
-#include "engine_inner.h"
+#include "engine.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "atomic.h"
+#include "engine_inner.h"
 
 #define BATCH 256u
 
@@ -83,7 +84,8 @@ int mt_engine_add_lane(mt_engine *e, uint32_t role, mt_link *link, uint32_t *out
                                     .first_job = NO_JOB,
                                     .last_job = NO_JOB,
                                     .overtaking = NOBODY,
-                                    .recalling_for = NO_LANE};
+                                    .recalling_for = NO_LANE,
+                                    .told = up_limits.slots};
     if (is_up) mt_sched_set_up(e->sched, *out_lane);
     return MT_OK;
 }
@@ -142,8 +144,8 @@ int mti_engine_push(mt_engine *e, const mt_job *job, uint64_t bytes, bool first)
 static uint64_t bytes_of_task(const mt_task *task) {
     uint64_t bytes = task->args_size;
     for (uint32_t i = 0; i < task->n_edges; i++) {
-        uint64_t size = task->edges[i].from->value.size;
-        if (size <= INLINE_VALUE) bytes += size;
+        const mt_value *value = &task->edges[i].from->value;
+        if (!mti_goes_as_object(value->size, value->codec)) bytes += value->size;
     }
     return bytes;
 }
@@ -309,6 +311,7 @@ int mt_engine_from_lane(mt_engine *e, uint32_t lane_index, const mt_incoming *in
         case MT_KIND_DROP: mti_engine_on_drop(e, lane_index, rec.id); return MT_OK;
         case MT_KIND_HELLO:
             from->up = true;
+            from->maps = (rec.flags & MT_HELLO_MAPS) != 0;
             from->finished = 0;
             from->closed = rec.n == 0;
             mt_sched_set_floor(e->sched, lane_index, INT32_MIN);
@@ -409,11 +412,14 @@ mt_engine_stats mt_engine_stats_now(const mt_engine *e) {
     mt_engine_stats stats = {.graph = mt_graph_count(e->graph),
                              .objects = mt_objects_count(e->objects),
                              .object_bytes = mt_objects_bytes(e->objects),
+                             .objects_sent = e->objects_sent,
+                             .objects_mapped = e->objects_mapped,
                              .results = e->results,
                              .stale_results = e->stale_results,
                              .lost = e->lost,
                              .recalled = e->recalled,
                              .slots = mt_sched_slots(e->sched),
+                             .slots_above = e->up == NO_LANE ? 0 : mt_sched_lane_slots(e->sched, e->up),
                              .lanes = e->n_lanes - (e->up != NO_LANE)};
     stats.outstanding = stats.graph.waiting + stats.graph.ready + stats.graph.taken + e->n_errands;
     return stats;

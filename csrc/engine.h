@@ -25,11 +25,14 @@ typedef struct mt_engine_stats {
     uint64_t outstanding;    /* tasks or errands that have not ended */
     uint64_t objects;
     uint64_t object_bytes;
+    uint64_t objects_sent;   /* OBJECT records sent down */
+    uint64_t objects_mapped; /* of which only told where the bytes lie */
     uint64_t results;        /* RESULT records taken in */
     uint64_t stale_results;  /* of which nobody knew the task any more */
     uint64_t lost;           /* tasks that died with their lane */
     uint64_t recalled;       /* jobs that came back unrun from lanes that were behind */
     uint32_t slots;          /* workers that are up, below this rank */
+    uint32_t slots_above;    /* those that tasks sent up may find; an agent without sub-tasks is not told */
     uint32_t lanes;
 } mt_engine_stats;
 

@@ -19,6 +19,7 @@ typedef struct lane {
     uint32_t role;
     bool up;       /* HELLO has come */
     bool said_bye; /* children */
+    bool maps;     /* a worker that can map objects */
     uint64_t finished; /* jobs answered since HELLO */
     uint32_t first_job, last_job; /* what is booked, in order of assignment */
     int32_t lowest;               /* no booked job that may not have begun has a priority below this */
@@ -105,6 +106,7 @@ struct mt_engine {
     mt_reaper reaper;
     uint64_t next_value_object;
     uint64_t results, stale_results, lost, recalled;
+    uint64_t objects_sent, objects_mapped;
     uint64_t now_ns; /* of the last dispatch */
     uint64_t due_ns;
     uint32_t told_total; /* the slots that lanes were last told of */
@@ -188,6 +190,8 @@ void mti_engine_drop_orphan(mt_engine *engine, mt_job *job);
 MT_MUST_CHECK int mti_engine_tell_slots_elsewhere(mt_engine *engine);
 
 /* send.c */
+/* Whether a value of this size and codec goes as an object, not inside each task. */
+static inline bool mti_goes_as_object(uint64_t size, uint32_t codec) { return size > INLINE_VALUE || (codec & MT_CODEC_SHARED) != 0; }
 MT_MUST_CHECK int mti_engine_send_head(mt_link *link, uint16_t kind, uint64_t id, uint32_t n);
 /* Tells lanes to drop the objects that nobody refers to any more. */
 MT_MUST_CHECK int mti_engine_retire_dead_objects(mt_engine *engine);

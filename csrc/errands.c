@@ -120,7 +120,7 @@ void mti_engine_orphan(mt_engine *e, uint32_t origin) {
     uint64_t place = 0;
     for (uint64_t id; (id = mti_objects_next_brought(e->objects, origin, &place)) != 0;) mti_engine_on_drop(e, origin, id);
     e->lanes[origin].submits = false;
-    e->lanes[origin].told = 0;
+    e->lanes[origin].told = 1;
 }
 
 /* Small changes are not worth a record. */

@@ -70,6 +70,8 @@ int mt_record_check(const void *record, uint64_t size, uint32_t sender) {
     const mt_kind_row *row = mt_kind(rec.kind);
     if (row == NULL || (row->sender & sender) == 0 || size < row->min_size) return MT_E_RECORD;
     if (rec.kind == MT_KIND_TASK) return check_task(&rec, record);
+    bool is_mapped = rec.kind == MT_KIND_OBJECT && (rec.flags & MT_CODEC_MAPPED) != 0;
+    if (is_mapped && size != sizeof rec + sizeof(mt_where)) return MT_E_RECORD;
     uint32_t last_outcome = sender == MT_ROLE_WORKER ? MT_OUTCOME_CANCELLED : MT_OUTCOME_RETURNED;
     if (rec.kind == MT_KIND_RESULT && rec.n > last_outcome) return MT_E_RECORD;
     return MT_OK;

@@ -32,7 +32,9 @@
 #define MT_CODEC_FLAT 5    /* arguments: marshalled scalars, with an ellipsis for each value of another task */
 #define MT_CODEC_PARTS 6   /* values in a row, each an mt_parts_head, its bytes, padding to 8: of a span's parts, in order */
 #define MT_CODEC_KWARGS 16 /* bit: (args, kwargs) rather than args alone */
-#define MT_CODEC_SPAN 32   /* bit, arguments: an mt_span, then bytes of the encoding that the other bits say */
+#define MT_CODEC_SHARED 32 /* bit of a value: it always travels as an object, and a worker decodes it once for all tasks */
+#define MT_CODEC_MAPPED 64 /* bit of an OBJECT to a worker: instead of the bytes comes an mt_where */
+#define MT_CODEC_SPAN 128  /* bit, arguments: an mt_span, then bytes of the encoding that the other bits say */
 
 /* How a task ended: `n` of a RESULT record. */
 #define MT_OUTCOME_OK 0
@@ -58,6 +60,8 @@
 #define MT_KIND_RECALL 13 /* by the sender of tasks: give back up to n that have not begun, of a priority below `id` (as an int64_t) */
 #define MT_KIND_RECALLED 14 /* what could be given back has been, as RESULTs; n of them */
 #define MT_KIND_COUNT 15
+
+#define MT_HELLO_MAPS 1 /* flags of a worker's HELLO: it can map its engine's memory */
 
 #define MT_STOP_DRAIN 0 /* finish what you have, then end */
 #define MT_STOP_NOW 1   /* drop what you have, kill workers, end */
@@ -113,6 +117,15 @@ typedef struct mt_rec_result {
     mt_rec rec;
     uint64_t duration_ns; /* of the user's function */
 } mt_rec_result;
+
+/* Where the bytes of an object lie: in a file that only the engine has open, as /proc/PID/fd/FD. */
+typedef struct mt_where {
+    int32_t pid;
+    int32_t fd;
+    uint64_t inode; /* of the file: descriptors are used again */
+    uint64_t offset;
+    uint64_t size;
+} mt_where;
 
 /* Why a task was lost. */
 typedef struct mt_lost {

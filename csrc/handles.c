@@ -2,6 +2,8 @@
 
 #include <limits.h>
 #include <sched.h>
+#include <stdio.h>
+#include <string.h>
 #include <time.h>
 
 #include "atomic.h"
@@ -82,17 +84,22 @@ static int push_always(mt_driver *d, uint64_t kind, void *pointer) {
 
 static uint64_t as_result(int status) { return (uint64_t)(int64_t)status; }
 
-/* A priority of the user's in the band of a depth; it does not leave it. */
+/* A priority of the user's in the band of a depth; it does not leave it, unless it is of another band already. */
 static int32_t within(int32_t base, int32_t priority) {
     int32_t most = MT_BAND / 2 - 1;
-    int64_t found = (int64_t)base + (priority > most ? most : priority < -most ? -most : priority);
+    if (priority > most) return priority;
+    int64_t found = (int64_t)base + (priority < -most ? -most : priority);
     return found < INT32_MAX ? (int32_t)found : INT32_MAX;
 }
 
 static uint64_t submit(mt_driver *d, mt_task_spec *spec) {
     spec->number = mt_add_relaxed(&d->next_number, 1);
     spec->losses = d->options.losses;
-    if (d->uplink != NULL) spec->priority = within(mt_load_relaxed(mti_uplink_base_priority(d->uplink)), spec->priority);
+    if (d->uplink != NULL) {
+        mt_scope *scope = mti_uplink_scope(d->uplink);
+        spec->priority = within(mt_load_relaxed(&scope->priority), spec->priority);
+        mt_store_relaxed(&scope->is_fresh, 0);
+    }
     mt_task *task = mt_task_new(d->alloc, spec);
     if (task == NULL) return as_result(MT_E_NOMEM);
     mt_task_ref(task); /* the engine's */
@@ -138,11 +145,9 @@ uint64_t mt_driver_promise(mt_driver *d) {
     return submit(d, &spec);
 }
 
-int mt_driver_fulfil(mt_driver *d, uint64_t handle, uint32_t outcome, uint32_t codec, const uint8_t *data,
-                     uint64_t size) {
+/* Takes over the blob, which may be NULL. */
+static int fulfil(mt_driver *d, uint64_t handle, uint32_t outcome, uint32_t codec, mt_blob *blob) {
     mt_fulfilment *f = mti_get_zeroed(d->alloc, 1, sizeof *f);
-    mt_part bytes = {data, size};
-    mt_blob *blob = mt_blob_from_parts(d->alloc, &bytes, 1);
     if (f == NULL || blob == NULL) {
         mt_put(d->alloc, f);
         mt_blob_unref(blob);
@@ -153,6 +158,32 @@ int mt_driver_fulfil(mt_driver *d, uint64_t handle, uint32_t outcome, uint32_t c
     int status = push_always(d, MT_MSG_FULFIL, f);
     if (status != MT_OK) mti_driver_refuse_message(d, (mt_message){MT_MSG_FULFIL, f});
     return status;
+}
+
+int mt_driver_fulfil(mt_driver *d, uint64_t handle, uint32_t outcome, uint32_t codec, const uint8_t *data,
+                     uint64_t size) {
+    mt_part bytes = {data, size};
+    return fulfil(d, handle, outcome, codec, mt_blob_from_parts(d->alloc, &bytes, 1));
+}
+
+uint64_t mt_driver_share(mt_driver *d, uint32_t codec, const mt_part *parts, uint32_t n_parts) {
+    mt_blob *blob = NULL;
+    if (mti_parts_size(parts, n_parts) >= MAPPED_OBJECT) blob = mti_blob_new_mapped(d->alloc, parts, n_parts);
+    if (blob == NULL) blob = mt_blob_from_parts(d->alloc, parts, n_parts);
+    if (blob == NULL) return as_result(MT_E_NOMEM);
+    uint64_t handle;
+    do {
+        handle = mt_driver_promise(d);
+    } while (handle == as_result(MT_E_INTR));
+    if ((int64_t)handle < 0) {
+        mt_blob_unref(blob);
+        return handle;
+    }
+    int status = fulfil(d, handle, MT_OUTCOME_OK, codec | MT_CODEC_SHARED, blob);
+    if (status == MT_OK) return handle;
+    (void)mt_driver_cancel(d, handle);
+    mt_driver_release(d, handle);
+    return as_result(status);
 }
 
 uint64_t mt_driver_new_object_id(mt_driver *d) { return mt_add_relaxed(&d->next_object, 1) + 1; }
@@ -181,6 +212,11 @@ void mt_driver_stop(mt_driver *d, uint32_t mode) { (void)push_always(d, MT_MSG_S
 void mt_driver_release(mt_driver *d, uint64_t handle) {
     (void)d; /* named so that its owner stays alive: the task may go to the engine's reaper */
     mt_task_unref(task_of(handle));
+}
+
+void mt_driver_release_shared(mt_driver *d, uint64_t handle) {
+    mt_task_unref(task_of(handle));
+    mt_bell_ring(mti_local_bell(d->local));
 }
 
 uint32_t mt_driver_state(uint64_t handle) { return mt_task_state(task_of(handle)); }
@@ -244,9 +280,54 @@ int mt_driver_help(mt_driver *d, uint64_t handle, mt_worker *worker, int64_t tim
     if (task != NULL && flag(task, MT_WAITED) >= MT_FIRST_FINAL) return MT_OK;
     if (has_ended(d)) return MT_E_CLOSED;
     mt_add_relaxed(&d->n_waiting, 1);
+    mt_add_relaxed(&d->n_helping, 1);
     int status = mti_worker_next(worker, task == NULL ? NULL : &task->state, timeout_ns, out);
     (void)mt_sub_acq_rel(&d->n_waiting, 1);
+    (void)mt_sub_acq_rel(&d->n_helping, 1);
     return status;
+}
+
+/* Whether a thread of this process waits for something; one that merely gets no core does not. */
+static bool sleeps(int32_t tid) {
+    char path[64], line[512];
+    (void)snprintf(path, sizeof path, "/proc/self/task/%d/stat", tid);
+    FILE *file = fopen(path, "re");
+    if (file == NULL) return false;
+    const char *got = fgets(line, sizeof line, file);
+    (void)fclose(file);
+    const char *state = got == NULL ? NULL : strrchr(line, ')'); /* behind the name, which may hold anything */
+    return state != NULL && state[1] != 0 && (state[2] == 'S' || state[2] == 'D');
+}
+
+bool mt_driver_is_helped(const mt_driver *d) { return mt_load_relaxed(&d->n_helping) > 0; }
+
+static bool is_through(const mt_driver *d) {
+    return mt_load_acquire(&d->n_ended) >= mt_load_relaxed(&d->n_submitted); /* acquire: pairs with the release in mti_driver_wake_waiters */
+}
+
+int mt_driver_wait_stalled(mt_driver *d, int32_t tid, uint64_t patience_ns) {
+    for (uint64_t stalled_ns = 0;;) {
+        if (has_ended(d)) return MT_E_CLOSED;
+        if (is_through(d)) {
+            uint32_t value = mti_gate_enter(&d->submit_gate);
+            if (is_through(d) && !has_ended(d)) {
+                int status = mti_gate_sleep(&d->submit_gate, value, SLICE_NS);
+                return status == MT_OK || status == MT_E_TIMEOUT ? MT_E_INTR : status;
+            }
+            mti_gate_leave(&d->submit_gate);
+        }
+        uint64_t ended = mt_load_relaxed(&d->n_ended);
+        bool slept = sleeps(tid);
+        struct timespec t = {0, (long)patience_ns};
+        (void)nanosleep(&t, NULL);
+        bool is_fresh = mt_load_relaxed(&mti_uplink_scope(d->uplink)->is_fresh) != 0;
+        if (is_fresh || mt_load_relaxed(&d->n_helping) > 0 || mt_load_relaxed(&d->n_ended) != ended || is_through(d)) {
+            stalled_ns = 0;
+            continue;
+        }
+        stalled_ns += patience_ns;
+        if ((slept && sleeps(tid)) || stalled_ns >= 20 * patience_ns) return MT_OK;
+    }
 }
 
 bool mt_driver_notify(mt_driver *d, uint64_t handle) {

@@ -124,7 +124,7 @@ static int frame_with_room(mt_frame_link *self, uint64_t least) {
         if (status != MT_OK) return status;
     }
     if (self->frame != NULL) return MT_OK;
-    int status = self->transport->get(self->transport, &self->frame);
+    int status = self->transport->get(self->transport, self->peer, &self->frame);
     if (status == MT_OK) self->frame->used = sizeof(mt_frame_head);
     return status;
 }

@@ -81,7 +81,9 @@ static int map_segment(mt_local *local) {
     local->fd = memfd_create("mpitask", MFD_CLOEXEC);
     if (local->fd < 0 || ftruncate(local->fd, (off_t)local->size) != 0) return MT_E_SYS;
     local->base = mmap(NULL, local->size, PROT_READ | PROT_WRITE, MAP_SHARED, local->fd, 0);
-    return local->base == MAP_FAILED ? MT_E_SYS : MT_OK;
+    if (local->base == MAP_FAILED) return MT_E_SYS;
+    *mti_segment_owner(local->base) = (mt_segment_owner){(int32_t)getpid(), local->fd};
+    return MT_OK;
 }
 
 mt_local *mti_local_new(const mt_alloc *alloc, const mt_local_options *options) {

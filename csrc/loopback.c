@@ -3,8 +3,12 @@
 #include <string.h>
 
 #include "draw.h"
+#include "loopback_below.h"
 #include "engine.h"
 #include "segment.h"
+
+/* Sub-tasks may submit, too: without a limit there might be no end. */
+#define MOST_SUBMISSIONS 60u
 
 /* ---- the transport ---- */
 
@@ -36,6 +40,8 @@ typedef struct virtual_worker {
     uint32_t lane;
     uint64_t started;
     bool has_task;
+    bool is_closed; /* it has said so */
+    mt_below *below; /* NULL: it has submitted nothing */
     uint64_t task_id, number, size, behaviour;
     mt_span span; /* count 0: the task is none */
     uint64_t items, hash; /* items > 0: what a combination gives */
@@ -66,12 +72,17 @@ struct mt_world {
     wire *wires;
     uint32_t n_wires;
     uint64_t kills;
+    uint64_t below_done; /* of workers that are gone */
+    uint64_t next_below;
+    uint64_t submissions;
+    bool is_finishing;
     uint32_t functions;
 };
 
 static uint64_t draw(mt_world *w, uint64_t below) { return mti_draw(&w->random, below); }
 
-static int loop_get(mt_transport *base, mt_frame **out) {
+static int loop_get(mt_transport *base, uint32_t peer, mt_frame **out) {
+    (void)peer;
     loop_transport *t = (loop_transport *)base;
     uint32_t capacity = t->world->options.frame_bytes;
     if (draw(t->world, 8) == 0) return MT_E_AGAIN; /* as when too many sends are under way */
@@ -110,8 +121,9 @@ static int loop_receive(mt_transport *base, mt_arrival *out) {
     return MT_OK;
 }
 
-static void loop_release(mt_transport *base, const mt_arrival *arrival) {
+static int loop_release(mt_transport *base, const mt_arrival *arrival) {
     mt_put(((loop_transport *)base)->world->alloc, arrival->token);
+    return MT_OK;
 }
 
 static uint32_t loop_in_flight(mt_transport *base) {
@@ -132,6 +144,10 @@ static void loop_destroy(mt_transport *base) {
 
 static int open_worker(mt_world *w, rank *r, uint32_t index) {
     virtual_worker *v = &r->workers[index];
+    if (v->below != NULL) w->below_done += mti_below_done(v->below);
+    mti_below_destroy(v->below);
+    v->below = NULL;
+    v->is_closed = false;
     mti_link_clean_up(&v->out.base);
     mt_ring *old_down = v->out.ring;
     mt_ring_close(v->engine_up);
@@ -229,6 +245,7 @@ static void destroy_rank(mt_world *w, rank *r) {
     mt_engine_destroy(r->engine);
     for (uint32_t i = 0; r->workers != NULL && i < r->n_workers; i++) {
         virtual_worker *v = &r->workers[i];
+        mti_below_destroy(v->below);
         mti_link_clean_up(&v->out.base);
         mt_ring_close(v->out.ring);
         mt_ring_close(v->engine_up);
@@ -376,14 +393,17 @@ static int worker_combine(virtual_worker *v, const unsigned char *at, uint64_t s
 
 /* Takes a record: of a task it works out the answer at once and keeps it for a later step. */
 static int worker_take(virtual_worker *v, uint64_t *moved) {
-    const void *data;
-    uint64_t size;
-    int status = mt_ring_get(v->down, &data, &size);
+    mt_incoming incoming;
+    int status = mti_ring_get(v->down, &incoming);
     if (status != MT_OK) return status == MT_E_AGAIN ? MT_OK : status;
     ++*moved;
+    const void *data = incoming.data;
+    uint64_t size = incoming.size;
     status = mt_record_check(data, size, MT_ROLE_PARENT);
     const mt_rec_task *task = data;
     if (status == MT_OK && task->rec.kind == MT_KIND_RESUME) mti_resume(v->memory.started);
+    bool is_for_below = task->rec.kind == MT_KIND_RESULT || task->rec.kind == MT_KIND_SLOTS || task->rec.kind == MT_KIND_RECALLED;
+    if (status == MT_OK && is_for_below) status = v->below == NULL ? MT_E_RECORD : mti_below_take(v->below, &incoming);
     if (status == MT_OK && task->rec.kind == MT_KIND_TASK && mti_begin_job(v->memory.started, &v->started)) {
         const mt_edge_ref *refs = (const mt_edge_ref *)(const void *)(task + 1);
         const unsigned char *at = (const unsigned char *)(refs + task->rec.n);
@@ -474,6 +494,44 @@ static int worker_answer(mt_world *w, virtual_worker *v, uint64_t *moved) {
     return status;
 }
 
+/* Closed, it begins nothing more until the engine has answered. */
+static int close_or_open(virtual_worker *v) {
+    v->is_closed = !v->is_closed;
+    if (v->is_closed) (void)mti_recall(v->memory.started);
+    mt_rec rec = {sizeof rec, (uint64_t)(int64_t)INT32_MIN, MT_KIND_SLOTS, 0, v->is_closed ? 0 : 1};
+    mt_part part = {&rec, sizeof rec};
+    uint64_t progress = 0;
+    int status = mt_ring_put(v->up, &part, 1, &progress);
+    (void)mt_ring_publish(v->up);
+    if (status == MT_E_AGAIN) { /* not now */
+        v->is_closed = !v->is_closed;
+        if (!v->is_closed) mti_resume(v->memory.started);
+        return MT_OK;
+    }
+    return status;
+}
+
+/* What its task may do beside running: submit, close, open. */
+static int worker_submit(mt_world *w, virtual_worker *v, uint64_t *moved) {
+    /* Not faster than it reads what that makes the engine send again: there would be no end. */
+    bool is_writing = v->out.base.backlog_bytes > 0 || (v->below != NULL && mti_below_is_writing(v->below));
+    bool submits = !w->is_finishing && w->submissions < MOST_SUBMISSIONS && draw(w, 1000000) < w->options.submits_per_million;
+    int status = MT_OK;
+    if (v->is_closed ? !is_writing && (w->is_finishing || draw(w, 4) == 0) : !is_writing && submits && draw(w, 4) == 0) {
+        ++*moved;
+        status = close_or_open(v);
+    } else if (submits && v->has_task && v->is_closed) {
+        ++*moved;
+        w->submissions++;
+        if (v->below == NULL) v->below = mti_below_new(w->alloc, v->up, &v->memory, ++w->next_below);
+        status = v->below == NULL ? MT_E_NOMEM : mti_below_submit(v->below, &w->random);
+    }
+    if (v->below == NULL || status != MT_OK) return status;
+    if (w->is_finishing) mti_below_finish(v->below);
+    w->now_ns += draw(w, 100000);
+    return mti_below_step(v->below, w->now_ns, w->kills > 0, moved);
+}
+
 static int kill_worker(mt_world *w, rank *r, uint32_t index) {
     virtual_worker *v = &r->workers[index];
     uint64_t n = 1;
@@ -498,7 +556,8 @@ static int random_event(mt_world *w, uint64_t *moved, rank **out_rank) {
         ++*moved;
         return kill_worker(w, r, index);
     }
-    switch (draw(w, 4)) {
+    switch (draw(w, w->options.submits_per_million > 0 ? 5 : 4)) {
+        case 4: return v == NULL ? MT_OK : worker_submit(w, v, moved);
         case 0: return run_engine(w, r, moved);
         case 1: {
             if (w->n_wires == 0) return MT_OK;
@@ -511,7 +570,8 @@ static int random_event(mt_world *w, uint64_t *moved, rank **out_rank) {
         case 2: return v == NULL ? MT_OK : read_worker(r, v, moved);
         default:
             if (v == NULL) return MT_OK;
-            return v->has_task ? worker_answer(w, v, moved) : worker_take(v, moved);
+            if (!v->has_task || (v->is_closed && draw(w, 2) == 0)) return worker_take(v, moved); /* closed, it gets no task */
+            return v->below != NULL && mti_below_is_writing(v->below) ? MT_OK : worker_answer(w, v, moved);
     }
 }
 
@@ -536,7 +596,10 @@ uint64_t mt_world_residue(const mt_world *w) {
         const rank *r = &w->ranks[i];
         mt_engine_stats stats = mt_engine_stats_now(r->engine);
         residue += stats.outstanding + stats.objects;
-        for (uint32_t k = 0; k < r->n_workers; k++) residue += r->workers[k].has_task + r->workers[k].out.base.backlog_bytes;
+        for (uint32_t k = 0; k < r->n_workers; k++) {
+            residue += r->workers[k].has_task + r->workers[k].out.base.backlog_bytes;
+            if (r->workers[k].below != NULL) residue += mti_below_residue(r->workers[k].below);
+        }
     }
     for (uint32_t i = 0; i < w->n_wires; i++) residue += w->wires[i].first != NULL;
     return residue;
@@ -544,6 +607,17 @@ uint64_t mt_world_residue(const mt_world *w) {
 
 void mt_world_stop_killing(mt_world *w) {
     w->options.kills_per_million = 0;
+}
+
+void mt_world_stop_submitting(mt_world *w) { w->is_finishing = true; }
+
+uint64_t mt_world_below(const mt_world *w) {
+    uint64_t done = w->below_done;
+    for (uint32_t i = 0; i < w->options.ranks; i++) {
+        const rank *r = &w->ranks[i];
+        for (uint32_t k = 0; k < r->n_workers; k++) done += r->workers[k].below == NULL ? 0 : mti_below_done(r->workers[k].below);
+    }
+    return done;
 }
 
 uint64_t mt_world_kills(const mt_world *w) { return w->kills; }

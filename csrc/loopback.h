@@ -33,6 +33,7 @@ typedef struct mt_world_options {
     uint32_t ring_bytes;
     uint32_t frame_bytes;
     uint32_t kills_per_million; /* chance that a step kills a worker */
+    uint32_t submits_per_million; /* chance that a worker with a task submits sub-tasks in a step, or closes for a while */
 } mt_world_options;
 
 /* NULL: out of memory or a bad option. Objects 1 .. `functions` exist as functions. */
@@ -56,6 +57,10 @@ MT_EXPORT uint64_t mt_world_outstanding(const mt_world *world);
 MT_EXPORT uint64_t mt_world_residue(const mt_world *world);
 MT_EXPORT void mt_world_stop_killing(mt_world *world);
 MT_EXPORT uint64_t mt_world_kills(const mt_world *world);
+/* Workers submit no more, and give up what they keep for it. */
+MT_EXPORT void mt_world_stop_submitting(mt_world *world);
+/* Sub-tasks that have ended well. */
+MT_EXPORT uint64_t mt_world_below(const mt_world *world);
 /* Jobs that any engine took back from a lane. */
 MT_EXPORT uint64_t mt_world_recalled(const mt_world *world);
 

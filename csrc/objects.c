@@ -164,6 +164,20 @@ int mt_objects_get(const mt_objects *objects, uint64_t id, mt_part *out_bytes, u
     return MT_OK;
 }
 
+int mt_objects_where(mt_objects *objects, uint64_t id, mt_where *out) {
+    object *o = find(objects, id);
+    if (o == NULL) return MT_E_STALE;
+    if (mti_blob_where(o->blob, o->offset, out)) return MT_OK;
+    mt_part bytes = {o->blob->data + o->offset, o->blob->size - o->offset};
+    mt_blob *mapped = mti_blob_new_mapped(objects->alloc, &bytes, 1);
+    if (mapped == NULL) return MT_E_SYS;
+    mt_blob_unref(o->blob);
+    o->blob = mapped;
+    o->offset = 0;
+    (void)mti_blob_where(mapped, 0, out);
+    return MT_OK;
+}
+
 int mt_objects_mark(mt_objects *objects, uint64_t id, uint32_t lane) {
     object *o = find(objects, id);
     if (o == NULL) return MT_E_STALE;
@@ -171,6 +185,13 @@ int mt_objects_mark(mt_objects *objects, uint64_t id, uint32_t lane) {
     int is_new = (o->lanes[lane / 64] & bit) == 0;
     o->lanes[lane / 64] |= bit;
     return is_new;
+}
+
+bool mti_objects_is_somewhere(const mt_objects *objects, uint64_t id) {
+    const object *o = find(objects, id);
+    uint64_t any = 0;
+    for (uint32_t i = 0; o != NULL && i <= objects->max_lanes / 64; i++) any |= o->lanes[i];
+    return any != 0;
 }
 
 void mt_objects_forget_lane(mt_objects *objects, uint32_t lane) {
@@ -186,6 +207,11 @@ int mti_objects_bring(mt_objects *objects, uint64_t id, uint32_t lane) {
     int is_new = (*word & bit) == 0;
     *word |= bit;
     return is_new;
+}
+
+bool mti_objects_is_brought(const mt_objects *objects, uint64_t id, uint32_t lane) {
+    const object *o = find(objects, id);
+    return o != NULL && (o->lanes[words(objects) + lane / 64] >> (lane % 64) & 1) != 0;
 }
 
 bool mti_objects_unbring(mt_objects *objects, uint64_t id, uint32_t lane) {

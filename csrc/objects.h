@@ -8,7 +8,7 @@
 #ifndef MT_OBJECTS_H
 #define MT_OBJECTS_H
 
-#include "base.h"
+#include "mapping.h"
 
 /* cffi:begin */
 
@@ -24,11 +24,14 @@ MT_EXPORT MT_MUST_CHECK int mt_objects_ref(mt_objects *objects, uint64_t id);
 /* Gives a reference up. Returns 1 when it was the last: the object is gone, and `out_lanes` (room for max_lanes) holds the
  * `*out_n` lanes that have it. 0: others remain. MT_E_STALE. */
 MT_EXPORT MT_MUST_CHECK int mt_objects_unref(mt_objects *objects, uint64_t id, uint32_t *out_lanes, uint32_t *out_n);
-/* The bytes, valid while the object has references; MT_E_STALE. */
+/* The bytes, valid while the object has references, and until mt_objects_where; MT_E_STALE. */
 MT_EXPORT MT_MUST_CHECK int mt_objects_get(const mt_objects *objects, uint64_t id, mt_part *out_bytes,
                                            uint32_t *out_codec);
 /* Notes that `lane` gets the object now. Returns 1 when it did not have it (send it), 0 when it had, MT_E_STALE. */
 MT_EXPORT MT_MUST_CHECK int mt_objects_mark(mt_objects *objects, uint64_t id, uint32_t lane);
+/* Where other processes of this node can map the bytes; they move there if they lie elsewhere yet (what mt_objects_get gave is then stale).
+ * MT_E_STALE; MT_E_SYS: that is not possible now. */
+MT_EXPORT MT_MUST_CHECK int mt_objects_where(mt_objects *objects, uint64_t id, mt_where *out);
 /* The lane's other end has been replaced: it has nothing any more. */
 MT_EXPORT void mt_objects_forget_lane(mt_objects *objects, uint32_t lane);
 MT_EXPORT uint64_t mt_objects_count(const mt_objects *objects);
@@ -47,8 +50,12 @@ void mti_objects_release(mt_objects *objects, uint64_t id);
 uint64_t mti_objects_take_dead(mt_objects *objects);
 /* The blob that owns an object's bytes (borrowed); NULL: no such object. */
 mt_blob *mti_objects_blob(const mt_objects *objects, uint64_t id);
+/* Whether any lane has the object. */
+bool mti_objects_is_somewhere(const mt_objects *objects, uint64_t id);
 /* A lane has sent this object and may refer to it: it holds one reference. 1: from now on; 0: it does already; MT_E_STALE. */
 MT_MUST_CHECK int mti_objects_bring(mt_objects *objects, uint64_t id, uint32_t lane);
+/* Whether it may refer to it. */
+bool mti_objects_is_brought(const mt_objects *objects, uint64_t id, uint32_t lane);
 /* It will not refer to it any more. Whether it could. */
 bool mti_objects_unbring(mt_objects *objects, uint64_t id, uint32_t lane);
 /* The next object, from place `*cursor` on (0 at first), that the lane may refer to; 0: none. */

@@ -5,6 +5,7 @@
 #include "atomic.h"
 
 #define HEAD 4096u /* a page, so that neighbours map the bell and nothing else */
+#define OWNER_AT 128u
 #define LINK_HEAD 192u
 
 static uint64_t link_size(uint64_t ring_bytes) { return LINK_HEAD + 2 * mt_ring_footprint(ring_bytes); }
@@ -15,6 +16,8 @@ uint64_t mti_segment_size(uint32_t n_links, uint64_t ring_bytes) {
 }
 
 mt_bell *mti_segment_bell(void *base) { return base; }
+
+mt_segment_owner *mti_segment_owner(void *base) { return (mt_segment_owner *)(void *)((unsigned char *)base + OWNER_AT); }
 
 mt_segment_link mti_segment_link_at(void *base, uint32_t index, uint64_t ring_bytes) {
     unsigned char *at = (unsigned char *)base + HEAD + index * link_size(ring_bytes);

@@ -1,6 +1,6 @@
 /* segment.h - the memory that an engine shares with the processes below it, and where everything lies in it.
  *
- *   segment = engine's bell (one line) | link 0 | link 1 | ...        link 0: the zygote, link 1 + w: worker w
+ *   segment = engine's bell (one line), its owner | link 0 | link 1 | ...        link 0: the zygote, link 1 + w: worker w
  *   link    = the bell of the one below, its count of begun jobs, the bell of an engine of its own | ring down | ring up
  *
  * The count of begun jobs also settles who has a job that is sent but not begun: while the engine's recalls, in the upper bits, are more than the
@@ -25,9 +25,16 @@ typedef struct mt_segment_link {
     void *up;                  /* ring: worker -> engine */
 } mt_segment_link;
 
+/* The engine's process and its descriptor of the segment: workers see by it whether they can map what it has. */
+typedef struct mt_segment_owner {
+    int32_t pid;
+    int32_t fd;
+} mt_segment_owner;
+
 /* 0 when ring_bytes is no ring capacity. */
 uint64_t mti_segment_size(uint32_t n_links, uint64_t ring_bytes);
 mt_bell *mti_segment_bell(void *base);
+mt_segment_owner *mti_segment_owner(void *base);
 mt_segment_link mti_segment_link_at(void *base, uint32_t index, uint64_t ring_bytes);
 /* Makes a link's rings empty and its count 0. Nobody else may be using it. */
 void mti_segment_format_link(const mt_segment_link *link, uint64_t ring_bytes);

@@ -44,16 +44,36 @@ int mt_engine_add_object(mt_engine *e, uint64_t id, mt_blob *blob, uint32_t code
 
 void mt_engine_drop_object(mt_engine *e, uint64_t id) { mti_objects_release(e->objects, id); }
 
+/* Shared values are read in place. Other objects are bytes for their first lane: most values are used once, and putting them into a file and
+ * faulting it in takes longer than the ring. That another lane wants them shows that they are used more often. */
+static bool is_to_be_mapped(const lane *to, uint64_t size, uint32_t codec, bool is_elsewhere) {
+    return to->maps && size >= MAPPED_OBJECT && (is_elsewhere || (codec & MT_CODEC_SHARED) != 0);
+}
+
 static int send_object(mt_engine *e, uint32_t lane_index, uint64_t id) {
+    /* A rank that brought an object has it for as long as a task that refers to it is not answered; were it sent back, each side would keep it for
+     * the other. (A worker's engine and the worker itself have tables of their own.) */
+    if (e->lanes[lane_index].role == MT_ROLE_CHILD && mti_objects_is_brought(e->objects, id, lane_index)) return MT_OK;
+    bool is_elsewhere = e->lanes[lane_index].maps && mti_objects_is_somewhere(e->objects, id);
     int is_new = mt_objects_mark(e->objects, id, lane_index);
     if (is_new != 1) return is_new;
+    lane *to = &e->lanes[lane_index];
     mt_part parts[2];
     uint32_t codec;
     int status = mt_objects_get(e->objects, id, &parts[1], &codec);
     if (status != MT_OK) return status;
+    e->objects_sent++;
+    mt_where where;
+    if (is_to_be_mapped(to, parts[1].size, codec, is_elsewhere) && mt_objects_where(e->objects, id, &where) == MT_OK) {
+        mt_rec rec = {sizeof rec + sizeof where, id, MT_KIND_OBJECT, (uint16_t)(codec | MT_CODEC_MAPPED), 0};
+        parts[0] = (mt_part){&rec, sizeof rec};
+        parts[1] = (mt_part){&where, sizeof where};
+        e->objects_mapped++;
+        return mti_link_send(to->link, parts, 2, NULL);
+    }
     mt_rec rec = {sizeof rec + parts[1].size, id, MT_KIND_OBJECT, (uint16_t)codec, 0};
     parts[0] = (mt_part){&rec, sizeof rec};
-    return mti_link_send(e->lanes[lane_index].link, parts, 2, mti_objects_blob(e->objects, id));
+    return mti_link_send(to->link, parts, 2, mti_objects_blob(e->objects, id));
 }
 
 /* ---- down: sending jobs ---- */
@@ -106,7 +126,7 @@ static int send_task(mt_engine *e, mt_task *task, const outgoing *out) {
     for (uint32_t i = 0; i < n && status == MT_OK; i++) {
         mt_task *from = task->edges[i].from;
         refs[i] = (mt_edge_ref){0, from->value.size, from->value.codec};
-        if (from->value.size > INLINE_VALUE) {
+        if (mti_goes_as_object(from->value.size, from->value.codec)) {
             status = value_as_object(e, from);
             if (status == MT_OK) status = send_object(e, out->lane, from->value_object);
             refs[i].object = from->value_object;

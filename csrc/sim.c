@@ -211,7 +211,8 @@ static void running_changed(void *ctx, uint64_t at_ns, int64_t change) {
 
 /* ---- the transport ---- */
 
-static int sim_get(mt_transport *base, mt_frame **out) {
+static int sim_get(mt_transport *base, uint32_t peer, mt_frame **out) {
+    (void)peer;
     sim_transport *t = (sim_transport *)base;
     mt_sim *s = t->sim;
     const mt_sim_options *o = &s->options;

@@ -27,13 +27,14 @@ typedef struct mt_arrival {
 
 typedef struct mt_transport mt_transport;
 struct mt_transport {
-    /* An empty frame; MT_E_AGAIN: too many are under way. */
-    int (*get)(mt_transport *transport, mt_frame **out_frame);
+    /* An empty frame for `peer`; MT_E_AGAIN: too many are under way. */
+    int (*get)(mt_transport *transport, uint32_t peer, mt_frame **out_frame);
     /* Takes the frame over. MT_OK, MT_E_PEER. */
     int (*send)(mt_transport *transport, uint32_t peer, mt_frame *frame);
     /* The next frame that has arrived; MT_E_AGAIN: none; MT_E_PEER. */
     int (*receive)(mt_transport *transport, mt_arrival *out_arrival);
-    void (*release)(mt_transport *transport, const mt_arrival *arrival);
+    /* Frames are released in the order in which they came. MT_OK, MT_E_PEER. */
+    int (*release)(mt_transport *transport, const mt_arrival *arrival);
     /* Frames that have not left yet; also moves them on. While it is not 0 the rank must not sleep long. */
     uint32_t (*in_flight)(mt_transport *transport);
     /* Ends all traffic; frees everything, the transport itself included. */

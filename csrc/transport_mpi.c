@@ -2,80 +2,116 @@
 
 #include <string.h>
 
-#define FRAME_BYTES (128u * 1024u)
-#define RECEIVES 8u
-#define SENDS 32u
+#define FRAME_BYTES (64u * 1024u)
+#define RECEIVES 2u    /* for each neighbour: one may be filled while the other is read */
+#define SENDS_AT_LEAST 4u /* for each neighbour */
+#define SENDS_IN_ALL 32u  /* in the pool, if neighbours are few */
 #define MPI_SUCCESS_CODE 0
 #define CANCEL_LOOKS 1000u
-#define STATUS_WORDS 8 /* 64 bytes: more than any known MPI_Status */
+#define MOST_STATUS_BYTES 256u
 
 /* MPI handles are ints in one family of libraries and pointers in the other; so each call has two shapes. */
 typedef int (*isend_int)(const void *, int, int, int, int, int, int *);
 typedef int (*irecv_int)(void *, int, int, int, int, int, int *);
 typedef int (*test_int)(int *, int *, void *);
+typedef int (*testsome_int)(int, int *, int *, int *, void *);
 typedef int (*request_int)(int *);
 typedef int (*count_int)(const void *, int, int *);
 typedef int (*isend_pointer)(const void *, int, void *, int, int, void *, void **);
 typedef int (*irecv_pointer)(void *, int, void *, int, int, void *, void **);
 typedef int (*test_pointer)(void **, int *, void *);
+typedef int (*testsome_pointer)(int, void **, int *, int *, void *);
 typedef int (*request_pointer)(void **);
 typedef int (*count_pointer)(const void *, void *, int *);
 
-typedef union request {
-    int number;
-    void *pointer;
-} request;
-
 typedef struct send_slot {
     mt_frame frame; /* first: a frame's address is its slot's */
-    request request;
-    bool busy;      /* handed to MPI */
-    bool taken;     /* being filled */
+    uint32_t peer;  /* its place in `peers` */
+    uint32_t next;  /* in the list of free slots; NO_SLOT: the last */
 } send_slot;
+#define NO_SLOT UINT32_MAX
 
+/* Slot i belongs to peer i / RECEIVES. */
 typedef struct receive_slot {
     unsigned char *data;
-    request request;
-    bool posted;
+    uint32_t size;
+    bool arrived; /* and not given out */
 } receive_slot;
+
+typedef struct neighbour {
+    uint32_t rank;
+    uint32_t next;  /* which of its receives is the oldest */
+    uint32_t sends; /* frames that are being filled or under way */
+} neighbour;
+
+/* Requests of the library in a row, as it wants them. */
+typedef struct requests {
+    unsigned char *handles;
+    uint32_t n;
+    uint32_t active;
+} requests;
 
 typedef struct mpi_transport {
     mt_transport base;
     const mt_alloc *alloc;
     mt_mpi_table table;
-    send_slot sends[SENDS];
-    receive_slot receives[RECEIVES];
-    uint32_t next_receive;
-    uint32_t n_busy;
+    neighbour *peers;
+    uint32_t n_peers;
+    send_slot *sends;
+    uint32_t n_sends, first_free, sends_each;
+    receive_slot *receives;
+    uint32_t *ready; /* receive slots to be given out: a ring of n_receives places */
+    uint32_t n_receives, ready_at, n_ready;
+    requests sending, receiving;
+    int *indices;
+    unsigned char *statuses;
     unsigned char *memory;
 } mpi_transport;
 
 static bool is_int(const mpi_transport *t) { return t->table.handle_size == 4; }
 
-static int mpi_isend(mpi_transport *t, send_slot *slot, uint32_t peer) {
-    const mt_mpi_table *m = &t->table;
-    int size = (int)slot->frame.used, rank = (int)peer;
-    if (is_int(t)) {
-        return ((isend_int)m->isend)(slot->frame.data, size, (int)m->byte, rank, m->tag, (int)m->comm,
-                                     &slot->request.number);
-    }
-    return ((isend_pointer)m->isend)(slot->frame.data, size, (void *)m->byte, rank, m->tag, (void *)m->comm,
-                                     &slot->request.pointer);
+static void *handle_at(const mpi_transport *t, const requests *r, uint32_t i) {
+    return r->handles + (size_t)i * t->table.handle_size;
 }
 
-static int mpi_irecv(mpi_transport *t, receive_slot *slot) {
+static int mpi_isend(mpi_transport *t, uint32_t slot) {
     const mt_mpi_table *m = &t->table;
+    const mt_frame *frame = &t->sends[slot].frame;
+    int size = (int)frame->used, rank = (int)t->peers[t->sends[slot].peer].rank;
+    void *handle = handle_at(t, &t->sending, slot);
     if (is_int(t)) {
-        return ((irecv_int)m->irecv)(slot->data, (int)FRAME_BYTES, (int)m->byte, m->any_source, m->tag, (int)m->comm,
-                                     &slot->request.number);
+        return ((isend_int)m->isend)(frame->data, size, (int)m->byte, rank, m->tag, (int)m->comm, handle);
     }
-    return ((irecv_pointer)m->irecv)(slot->data, (int)FRAME_BYTES, (void *)m->byte, m->any_source, m->tag,
-                                     (void *)m->comm, &slot->request.pointer);
+    return ((isend_pointer)m->isend)(frame->data, size, (void *)m->byte, rank, m->tag, (void *)m->comm, handle);
 }
 
-static int mpi_test(mpi_transport *t, request *r, int *flag, void *status) {
-    if (is_int(t)) return ((test_int)t->table.test)(&r->number, flag, status);
-    return ((test_pointer)t->table.test)(&r->pointer, flag, status);
+static int mpi_irecv(mpi_transport *t, uint32_t slot) {
+    const mt_mpi_table *m = &t->table;
+    unsigned char *data = t->receives[slot].data;
+    int rank = (int)t->peers[slot / RECEIVES].rank;
+    void *handle = handle_at(t, &t->receiving, slot);
+    int code = is_int(t)
+                   ? ((irecv_int)m->irecv)(data, (int)FRAME_BYTES, (int)m->byte, rank, m->tag, (int)m->comm, handle)
+                   : ((irecv_pointer)m->irecv)(data, (int)FRAME_BYTES, (void *)m->byte, rank, m->tag, (void *)m->comm,
+                                               handle);
+    if (code == MPI_SUCCESS_CODE) t->receiving.active++;
+    return code;
+}
+
+/* Completed ones are in `indices` and `statuses` then; the library has taken their handles out. */
+static int mpi_testsome(mpi_transport *t, requests *r, uint32_t *out_n) {
+    int n = 0;
+    *out_n = 0;
+    for (uint32_t look = 0; look < t->table.looks && n <= 0; look++) {
+        int code = is_int(t) ? ((testsome_int)t->table.testsome)((int)r->n, (int *)(void *)r->handles, &n, t->indices,
+                                                                 t->statuses)
+                             : ((testsome_pointer)t->table.testsome)((int)r->n, (void **)(void *)r->handles, &n,
+                                                                     t->indices, t->statuses);
+        if (code != MPI_SUCCESS_CODE) return MT_E_PEER;
+    }
+    if (n > 0) *out_n = (uint32_t)n; /* MPI_UNDEFINED, when nothing is active, is negative */
+    r->active -= *out_n;
+    return MT_OK;
 }
 
 static int mpi_count(const mpi_transport *t, const void *status, int *count) {
@@ -84,127 +120,197 @@ static int mpi_count(const mpi_transport *t, const void *status, int *count) {
 }
 
 /* A receive that was cancelled is completed by a test; until then the library may write to its buffer. False: it still may. */
-static bool mpi_withdraw(mpi_transport *t, receive_slot *slot) {
+static bool mpi_withdraw(mpi_transport *t, uint32_t slot) {
     int flag = 0;
-    uint64_t status[STATUS_WORDS];
-    int code = is_int(t) ? ((request_int)t->table.cancel)(&slot->request.number)
-                         : ((request_pointer)t->table.cancel)(&slot->request.pointer);
+    void *handle = handle_at(t, &t->receiving, slot);
+    if (memcmp(handle, &t->table.request_null, t->table.handle_size) == 0) return true;
+    int code = is_int(t) ? ((request_int)t->table.cancel)(handle) : ((request_pointer)t->table.cancel)(handle);
     for (uint32_t i = 0; i < CANCEL_LOOKS && code == MPI_SUCCESS_CODE && flag == 0; i++) {
-        code = mpi_test(t, &slot->request, &flag, status);
+        code = is_int(t) ? ((test_int)t->table.test)(handle, &flag, t->statuses)
+                         : ((test_pointer)t->table.test)(handle, &flag, t->statuses);
     }
-    slot->posted = flag == 0;
     return flag != 0;
 }
 
+/* ---- sends ---- */
+
+static void free_send(mpi_transport *t, uint32_t slot) {
+    t->peers[t->sends[slot].peer].sends--;
+    t->sends[slot].next = t->first_free;
+    t->first_free = slot;
+}
+
 static int look_at_sends(mpi_transport *t) {
-    if (t->n_busy == 0) return MT_OK;
-    for (uint32_t i = 0; i < SENDS; i++) {
-        send_slot *slot = &t->sends[i];
-        if (!slot->busy) continue;
-        int flag = 0;
-        uint64_t status[STATUS_WORDS];
-        if (mpi_test(t, &slot->request, &flag, status) != MPI_SUCCESS_CODE) return MT_E_PEER;
-        if (flag == 0) continue;
-        slot->busy = false;
-        t->n_busy--;
-    }
-    return MT_OK;
+    if (t->sending.active == 0) return MT_OK;
+    uint32_t n;
+    int status = mpi_testsome(t, &t->sending, &n);
+    for (uint32_t i = 0; i < n; i++) free_send(t, (uint32_t)t->indices[i]);
+    return status;
 }
 
-static send_slot *free_slot(mpi_transport *t) {
-    for (uint32_t i = 0; i < SENDS; i++) {
-        if (!t->sends[i].busy && !t->sends[i].taken) return &t->sends[i];
+static uint32_t place_of(const mpi_transport *t, uint32_t rank) {
+    uint32_t low = 0, high = t->n_peers;
+    while (low < high) {
+        uint32_t middle = (low + high) / 2;
+        if (t->peers[middle].rank < rank) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
     }
-    return NULL;
+    return low;
 }
 
-static int get(mt_transport *base, mt_frame **out_frame) {
+static int get(mt_transport *base, uint32_t rank, mt_frame **out_frame) {
     mpi_transport *t = (mpi_transport *)base;
-    send_slot *slot = free_slot(t);
-    if (slot == NULL) {
+    uint32_t place = place_of(t, rank);
+    neighbour *peer = &t->peers[place];
+    if (peer->sends == t->sends_each) {
         int status = look_at_sends(t);
         if (status != MT_OK) return status;
-        slot = free_slot(t);
+        if (peer->sends == t->sends_each) return MT_E_AGAIN;
     }
-    if (slot == NULL) return MT_E_AGAIN;
-    slot->taken = true;
+    send_slot *slot = &t->sends[t->first_free];
+    t->first_free = slot->next;
+    peer->sends++;
+    slot->peer = place;
     slot->frame.used = 0;
     *out_frame = &slot->frame;
     return MT_OK;
 }
 
-static int send(mt_transport *base, uint32_t peer, mt_frame *frame) {
+static int send(mt_transport *base, uint32_t rank, mt_frame *frame) {
     mpi_transport *t = (mpi_transport *)base;
-    send_slot *slot = (send_slot *)frame;
-    slot->taken = false;
-    if (mpi_isend(t, slot, peer) != MPI_SUCCESS_CODE) return MT_E_PEER;
-    slot->busy = true;
-    t->n_busy++;
+    (void)rank; /* the frame was taken for it */
+    if (mpi_isend(t, (uint32_t)((send_slot *)frame - t->sends)) != MPI_SUCCESS_CODE) return MT_E_PEER;
+    t->sending.active++;
     return MT_OK;
-}
-
-static int receive(mt_transport *base, mt_arrival *out) {
-    mpi_transport *t = (mpi_transport *)base;
-    receive_slot *slot = &t->receives[t->next_receive];
-    int flag = 0, size = 0;
-    uint64_t status[STATUS_WORDS];
-    if (!slot->posted) return MT_E_AGAIN;
-    if (mpi_test(t, &slot->request, &flag, status) != MPI_SUCCESS_CODE) return MT_E_PEER;
-    if (flag == 0) return MT_E_AGAIN;
-    slot->posted = false;
-    if (mpi_count(t, status, &size) != MPI_SUCCESS_CODE) return MT_E_PEER;
-    int32_t source;
-    memcpy(&source, (const unsigned char *)status + t->table.source_at, sizeof source);
-    *out = (mt_arrival){slot->data, (uint32_t)size, (uint32_t)source, slot};
-    t->next_receive = (t->next_receive + 1) % RECEIVES;
-    return MT_OK;
-}
-
-static void release(mt_transport *base, const mt_arrival *arrival) {
-    mpi_transport *t = (mpi_transport *)base;
-    receive_slot *slot = arrival->token;
-    slot->posted = mpi_irecv(t, slot) == MPI_SUCCESS_CODE;
 }
 
 static uint32_t in_flight(mt_transport *base) {
     mpi_transport *t = (mpi_transport *)base;
     (void)look_at_sends(t);
-    return t->n_busy;
+    return t->sending.active;
+}
+
+/* ---- receives ---- */
+
+/* The oldest receives of a peer that have arrived. */
+static void make_ready(mpi_transport *t, uint32_t place) {
+    neighbour *peer = &t->peers[place];
+    for (;;) {
+        uint32_t slot = place * RECEIVES + peer->next;
+        if (!t->receives[slot].arrived) return;
+        t->receives[slot].arrived = false;
+        t->ready[(t->ready_at + t->n_ready++) % t->n_receives] = slot;
+        peer->next = (peer->next + 1) % RECEIVES;
+    }
+}
+
+static int look_at_receives(mpi_transport *t) {
+    uint32_t n;
+    int status = mpi_testsome(t, &t->receiving, &n);
+    for (uint32_t i = 0; i < n && status == MT_OK; i++) {
+        int size = 0;
+        if (mpi_count(t, t->statuses + (size_t)i * t->table.status_size, &size) != MPI_SUCCESS_CODE) status = MT_E_PEER;
+        receive_slot *slot = &t->receives[t->indices[i]];
+        slot->size = (uint32_t)size;
+        slot->arrived = true;
+    }
+    for (uint32_t i = 0; i < n && status == MT_OK; i++) make_ready(t, (uint32_t)t->indices[i] / RECEIVES);
+    return status;
+}
+
+static int receive(mt_transport *base, mt_arrival *out) {
+    mpi_transport *t = (mpi_transport *)base;
+    if (t->n_ready == 0) {
+        int status = look_at_receives(t);
+        if (status != MT_OK) return status;
+        if (t->n_ready == 0) return MT_E_AGAIN;
+    }
+    uint32_t slot = t->ready[t->ready_at];
+    t->ready_at = (t->ready_at + 1) % t->n_receives;
+    t->n_ready--;
+    receive_slot *from = &t->receives[slot];
+    *out = (mt_arrival){from->data, from->size, t->peers[slot / RECEIVES].rank, from};
+    return MT_OK;
+}
+
+/* Frames are released in the order in which they were given out, so a peer's receives stay in turn. */
+static int release(mt_transport *base, const mt_arrival *arrival) {
+    mpi_transport *t = (mpi_transport *)base;
+    uint32_t slot = (uint32_t)((receive_slot *)arrival->token - t->receives);
+    return mpi_irecv(t, slot) == MPI_SUCCESS_CODE ? MT_OK : MT_E_PEER;
+}
+
+/* ---- the whole ---- */
+
+static void free_all(mpi_transport *t) {
+    void *parts[] = {t->memory,    t->peers,           t->sends,             t->receives, t->ready,
+                     t->indices, t->sending.handles, t->receiving.handles, t->statuses};
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) mt_put(t->alloc, parts[i]);
+    mt_put(t->alloc, t);
 }
 
 static void destroy(mt_transport *base) {
     mpi_transport *t = (mpi_transport *)base;
-    bool quiet = t->n_busy == 0;
-    for (uint32_t i = 0; i < RECEIVES; i++) {
-        if (t->receives[i].posted && !mpi_withdraw(t, &t->receives[i])) quiet = false;
-    }
-    if (!quiet) return; /* the library may still use our frames: leave them to the end of the process */
-    mt_put(t->alloc, t->memory);
-    mt_put(t->alloc, t);
+    bool quiet = t->sending.active == 0;
+    for (uint32_t i = 0; i < t->n_receives; i++) quiet = mpi_withdraw(t, i) && quiet;
+    if (quiet) free_all(t); /* else the library may still use our frames: they stay to the end of the process */
 }
 
-mt_transport *mt_transport_mpi_new(const mt_mpi_table *table) {
+static bool get_memory(mpi_transport *t) {
+    uint32_t most = t->n_sends > t->n_receives ? t->n_sends : t->n_receives;
+    t->peers = mti_get_zeroed(t->alloc, t->n_peers, sizeof *t->peers);
+    t->sends = mti_get_zeroed(t->alloc, t->n_sends, sizeof *t->sends);
+    t->receives = mti_get_zeroed(t->alloc, t->n_receives, sizeof *t->receives);
+    t->ready = mti_get_zeroed(t->alloc, t->n_receives, sizeof *t->ready);
+    t->indices = mti_get_zeroed(t->alloc, most, sizeof *t->indices);
+    t->statuses = mti_get_zeroed(t->alloc, most, t->table.status_size);
+    t->sending.handles = mti_get_zeroed(t->alloc, t->n_sends, t->table.handle_size);
+    t->receiving.handles = mti_get_zeroed(t->alloc, t->n_receives, t->table.handle_size);
+    t->memory = mt_get(t->alloc, (size_t)FRAME_BYTES * (t->n_sends + t->n_receives));
+    return t->peers != NULL && t->sends != NULL && t->receives != NULL && t->ready != NULL && t->indices != NULL &&
+           t->statuses != NULL && t->sending.handles != NULL && t->receiving.handles != NULL && t->memory != NULL;
+}
+
+static void forget_handles(const mpi_transport *t, requests *r, uint32_t n) {
+    r->n = n;
+    for (uint32_t i = 0; i < n; i++) memcpy(handle_at(t, r, i), &t->table.request_null, t->table.handle_size);
+}
+
+mt_transport *mt_transport_mpi_new(const mt_mpi_table *table, const uint32_t *peers, uint32_t n_peers) {
     const mt_alloc *alloc = mt_alloc_default();
-    if (table->handle_size != 4 && table->handle_size != 8) return NULL;
-    if (table->source_at > STATUS_WORDS * sizeof(uint64_t) - sizeof(int32_t)) return NULL;
+    bool fits = (table->handle_size == 4 || table->handle_size == 8) && table->status_size <= MOST_STATUS_BYTES;
+    if (!fits || n_peers == 0 || n_peers > INT32_MAX / RECEIVES / SENDS_IN_ALL) return NULL;
     mpi_transport *t = mti_get_zeroed(alloc, 1, sizeof *t);
     if (t == NULL) return NULL;
     t->alloc = alloc;
     t->table = *table;
     t->base = (mt_transport){get, send, receive, release, in_flight, destroy};
-    t->memory = mt_get(alloc, (size_t)FRAME_BYTES * (SENDS + RECEIVES));
-    bool good = t->memory != NULL;
-    for (uint32_t i = 0; good && i < SENDS; i++) {
-        t->sends[i].frame = (mt_frame){t->memory + (size_t)FRAME_BYTES * i, FRAME_BYTES, 0};
-    }
-    for (uint32_t i = 0; good && i < RECEIVES; i++) {
-        t->receives[i].data = t->memory + (size_t)FRAME_BYTES * (SENDS + i);
-        good = mpi_irecv(t, &t->receives[i]) == MPI_SUCCESS_CODE;
-        t->receives[i].posted = good;
-    }
-    if (!good) {
-        destroy(&t->base);
+    t->n_peers = n_peers;
+    t->n_receives = RECEIVES * n_peers;
+    t->sends_each = SENDS_IN_ALL / n_peers > SENDS_AT_LEAST ? SENDS_IN_ALL / n_peers : SENDS_AT_LEAST;
+    t->n_sends = t->sends_each * n_peers;
+    t->first_free = NO_SLOT;
+    if (!get_memory(t)) {
+        free_all(t);
         return NULL;
+    }
+    forget_handles(t, &t->sending, t->n_sends);
+    forget_handles(t, &t->receiving, t->n_receives);
+    for (uint32_t i = 0; i < n_peers; i++) t->peers[i].rank = peers[i];
+    for (uint32_t i = t->n_sends; i-- > 0;) {
+        t->sends[i].frame = (mt_frame){t->memory + (size_t)FRAME_BYTES * i, FRAME_BYTES, 0};
+        t->sends[i].next = t->first_free;
+        t->first_free = i;
+    }
+    for (uint32_t i = 0; i < t->n_receives; i++) {
+        t->receives[i].data = t->memory + (size_t)FRAME_BYTES * (t->n_sends + i);
+        if (mpi_irecv(t, i) != MPI_SUCCESS_CODE) {
+            destroy(&t->base);
+            return NULL;
+        }
     }
     return &t->base;
 }

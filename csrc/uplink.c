@@ -23,7 +23,7 @@ struct mt_uplink {
     pthread_mutex_t pen;
     bool has_pen;  /* the engine, in the middle of a record */
     bool has_news; /* for the rank, whose bell has not been rung */
-    _Atomic int32_t base_priority;
+    mt_scope scope;
     uint32_t said_slots;
 
     pthread_mutex_t desk; /* over the ring down and all that follows */
@@ -92,15 +92,15 @@ mt_uplink *mti_uplink_new(const mt_alloc *alloc, mt_worker *worker) {
     (void)pthread_mutex_init(&u->pen, NULL);
     (void)pthread_mutex_init(&u->desk, NULL);
     worker->uplink = u;
-    worker->base_priority = &u->base_priority;
-    mt_store_relaxed(&u->base_priority, mt_priority_within(worker->call.priority));
+    mti_worker_set_scope(worker, &u->scope);
+    mt_worker_follow(worker, worker);
     return u;
 }
 
 void mti_uplink_destroy(mt_uplink *u) {
     if (u == NULL) return;
     u->worker->uplink = NULL;
-    u->worker->base_priority = NULL;
+    u->worker->scope = NULL;
     mti_link_clean_up(&u->link);
     for (mt_blob *record; (record = take_note(u, &u->for_worker)) != NULL;) mt_blob_unref(record);
     for (mt_blob *record; (record = take_note(u, &u->for_engine)) != NULL;) mt_blob_unref(record);
@@ -112,7 +112,7 @@ void mti_uplink_destroy(mt_uplink *u) {
 
 mt_link *mti_uplink_link(mt_uplink *u) { return &u->link; }
 mt_bell *mti_uplink_bell(mt_uplink *u) { return u->worker->link.engine_bell; }
-_Atomic int32_t *mti_uplink_base_priority(mt_uplink *u) { return &u->base_priority; }
+mt_scope *mti_uplink_scope(mt_uplink *u) { return &u->scope; }
 
 /* ---- the engine's side ---- */
 

@@ -25,8 +25,8 @@ void mti_uplink_destroy(mt_uplink *uplink);
 mt_link *mti_uplink_link(mt_uplink *uplink);
 /* Rung for whatever comes down. */
 mt_bell *mti_uplink_bell(mt_uplink *uplink);
-/* The priority of what is submitted within the task that runs. */
-_Atomic int32_t *mti_uplink_base_priority(mt_uplink *uplink);
+/* What is known of the task that runs. */
+mt_scope *mti_uplink_scope(mt_uplink *uplink);
 /* Takes in what is the engine's; `submits`: a task has submitted since the last step. `*out_n` grows by the records taken. */
 MT_MUST_CHECK int mti_uplink_step(mt_uplink *uplink, mt_engine *engine, bool submits, uint64_t *out_n);
 

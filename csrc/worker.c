@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "atomic.h"
+#include "mapping.h"
 #include "sched.h"
 #include "task.h"
 #include "worker_inner.h"
@@ -41,6 +42,7 @@ mt_worker *mti_worker_new(void *base, uint32_t index, uint64_t ring_bytes, mt_be
     w->base = base;
     w->ring_bytes = ring_bytes;
     w->engine_bell = engine_bell;
+    w->floor = INT32_MIN;
     w->objects = mt_objects_new(mt_alloc_default(), 0);
     if (w->objects == NULL || open_link(w, index) != MT_OK) {
         mt_worker_close(w);
@@ -49,7 +51,7 @@ mt_worker *mti_worker_new(void *base, uint32_t index, uint64_t ring_bytes, mt_be
     return w;
 }
 
-void mti_worker_set_base_priority(mt_worker *w, _Atomic int32_t *word) { w->base_priority = word; }
+void mti_worker_set_scope(mt_worker *w, mt_scope *scope) { w->scope = scope; }
 
 mt_worker *mt_worker_open(int fd, uint32_t index, uint64_t ring_bytes) {
     struct stat status;
@@ -69,6 +71,7 @@ mt_worker *mt_worker_open(int fd, uint32_t index, uint64_t ring_bytes) {
         return NULL;
     }
     w->mapped = size;
+    w->inode = status.st_ino;
     return w;
 }
 
@@ -111,32 +114,62 @@ static int send_up(mt_worker *w, const mt_part *parts, uint32_t n_parts) {
     return status;
 }
 
-static int send_head(mt_worker *w, uint16_t kind, uint64_t id, uint32_t n) {
-    mt_rec rec = {sizeof rec, id, kind, 0, n};
+/* Whether objects can be mapped from the engine's descriptors: by trying it with this memory. */
+static bool can_map(const mt_worker *w) {
+    if (w->mapped == 0) return false;
+    const mt_segment_owner *owner = mti_segment_owner(w->base);
+    int fd = mti_open_theirs(owner->pid, owner->fd, w->inode);
+    if (fd >= 0) (void)close(fd);
+    return fd >= 0;
+}
+
+static int send_head(mt_worker *w, uint16_t kind, uint16_t flags, uint64_t id, uint32_t n) {
+    mt_rec rec = {sizeof rec, id, kind, flags, n};
     mt_part part = {&rec, sizeof rec};
     return send_up(w, &part, 1);
 }
 
 int mt_worker_hello(mt_worker *w, uint32_t slots) {
     w->slots = slots;
-    return send_head(w, MT_KIND_HELLO, (uint64_t)getpid(), slots);
+    return send_head(w, MT_KIND_HELLO, can_map(w) ? MT_HELLO_MAPS : 0, (uint64_t)getpid(), slots);
 }
 
 /* ---- waiting within a task ---- */
 
-int mt_worker_block(mt_worker *w, int32_t floor, mt_pause *out) {
-    *out = (mt_pause){w->call.id, w->begun_ns, w->base_priority == NULL ? 0 : mt_load_relaxed(w->base_priority)};
-    w->slots++;
-    return send_head(w, MT_KIND_SLOTS, (uint64_t)(int64_t)floor, w->slots);
+static void set_within(mt_worker *w, int32_t priority, uint32_t is_fresh) {
+    w->within = priority;
+    if (w->scope == NULL) return;
+    mt_store_relaxed(&w->scope->priority, priority);
+    mt_store_relaxed(&w->scope->is_fresh, is_fresh);
 }
 
-int mt_worker_unblock(mt_worker *w, int32_t floor, const mt_pause *pause) {
+void mt_worker_follow(mt_worker *w, const mt_worker *other) { set_within(w, mt_priority_within(other->call.priority), 0); }
+int32_t mt_worker_within(const mt_worker *w) { return w->within; }
+
+int mt_worker_block(mt_worker *w, bool is_strict, mt_pause *out) {
+    *out = (mt_pause){w->call.id, w->begun_ns, w->within, w->floor};
+    w->slots++;
+    w->floor = is_strict ? w->within : INT32_MIN;
+    return send_head(w, MT_KIND_SLOTS, 0, (uint64_t)(int64_t)w->floor, w->slots);
+}
+
+int mt_worker_loosen(mt_worker *w) {
+    w->floor = INT32_MIN;
+    return send_head(w, MT_KIND_SLOTS, 0, (uint64_t)(int64_t)w->floor, w->slots);
+}
+
+void mt_worker_go_on(mt_worker *w, const mt_pause *pause) {
     w->call.id = pause->id;
     w->begun_ns = pause->begun_ns;
-    if (w->base_priority != NULL) mt_store_relaxed(w->base_priority, pause->base_priority);
+    set_within(w, pause->within, 0);
+}
+
+int mt_worker_unblock(mt_worker *w, const mt_pause *pause) {
+    mt_worker_go_on(w, pause);
+    w->floor = pause->floor;
     w->slots--;
     (void)mti_recall(w->link.started);
-    return send_head(w, MT_KIND_SLOTS, (uint64_t)(int64_t)floor, w->slots);
+    return send_head(w, MT_KIND_SLOTS, 0, (uint64_t)(int64_t)w->floor, w->slots);
 }
 
 void mt_worker_poke(mt_worker *w) {
@@ -178,7 +211,7 @@ int mti_worker_take(mt_worker *w, const mt_incoming *incoming, mt_call *out) {
                 if (w->edges[i].object == 0) head += mti_pad8(w->edges[i].size);
             }
             *out = (mt_call){rec.id, task.fn, data + head, size - head, rec.flags, rec.n, task.priority};
-            if (w->base_priority != NULL) mt_store_relaxed(w->base_priority, mt_priority_within(task.priority));
+            set_within(w, mt_priority_within(task.priority), 1);
             w->call = *out;
             w->edge_next = 0;
             w->edge_bytes = (const unsigned char *)(w->edges + rec.n);
@@ -271,11 +304,7 @@ int mt_worker_next(mt_worker *w, int64_t timeout_ns, mt_call *out) { return mti_
 
 int mt_worker_edge(mt_worker *w, uint32_t i, mt_call *out) {
     if (i >= w->call.n) return MT_E_INVAL;
-    if (w->edges[i].object != 0) {
-        int status = mt_worker_object(w, w->edges[i].object, out);
-        if (status == MT_OK) out->id = 1;
-        return status;
-    }
+    if (w->edges[i].object != 0) return mt_worker_object(w, w->edges[i].object, out);
     if (i < w->edge_next) {
         w->edge_next = 0;
         w->edge_bytes = (const unsigned char *)(w->edges + w->call.n);
@@ -295,6 +324,11 @@ int mt_worker_object(mt_worker *w, uint64_t id, mt_call *out) {
     if (status != MT_OK) return status;
     *out = (mt_call){.id = id, .args = bytes.data, .args_size = bytes.size, .codec = codec};
     return MT_OK;
+}
+
+mt_blob *mt_worker_hold(mt_worker *w, uint64_t id) {
+    mt_blob *blob = mti_objects_blob(w->objects, id);
+    return blob == NULL ? NULL : mt_blob_ref(blob);
 }
 
 int mt_worker_answer_parts(mt_worker *w, uint32_t outcome, uint32_t codec, const mt_part *parts, uint32_t n_parts) {

@@ -11,6 +11,7 @@
 struct mt_worker {
     void *base;
     uint64_t mapped; /* 0: the memory is not ours */
+    uint64_t inode;  /* of the memory's file */
     uint64_t ring_bytes;
     mt_segment_link link;
     mt_bell *engine_bell; /* of the engine that this is a worker of */
@@ -18,7 +19,9 @@ struct mt_worker {
     mt_ring *up;
     mt_objects *objects;
     mt_uplink *uplink; /* NULL: no engine uses this link; then it is this thread's alone */
-    _Atomic int32_t *base_priority; /* of tasks that are submitted from within ours; NULL: nobody asks */
+    int32_t within; /* the priority of what the task that runs submits */
+    int32_t floor;  /* said last */
+    mt_scope *scope; /* what the engine is told of the task that runs; NULL: nobody asks */
     _Atomic uint32_t poked;
     uint32_t slots;
     mt_call call;

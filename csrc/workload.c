@@ -10,8 +10,9 @@
 static bool has_edges(const mt_workload_options *o) { return o->shape == MT_SHAPE_CHAIN || o->shape == MT_SHAPE_STENCIL; }
 
 int mti_workload_init(mt_workload *w, const mt_alloc *alloc, const mt_workload_options *o) {
-    bool is_sound = o->shape <= MT_SHAPE_IMBALANCE && o->width > 0 && o->args_bytes >= 4 && o->spread_ppm <= MILLION;
-    if (!is_sound || o->task_us > UINT32_MAX / 4) return MT_E_INVAL;
+    bool is_sound = o->shape <= MT_SHAPE_LOGUNIFORM && o->width > 0 && o->args_bytes >= 4 && o->spread_ppm <= MILLION;
+    uint32_t longest_us = o->shape == MT_SHAPE_LOGUNIFORM ? UINT32_MAX / 4000 : UINT32_MAX / 4;
+    if (!is_sound || o->task_us > longest_us) return MT_E_INVAL;
     *w = (mt_workload){.alloc = alloc, .options = *o, .random = mti_draw_start(o->seed)};
     w->total = (uint64_t)o->width * o->layers;
     w->args = mti_get_zeroed(alloc, o->args_bytes, 1);
@@ -43,8 +44,23 @@ void mti_workload_clean_up(mt_workload *w) {
     w->args = NULL;
 }
 
+/* A thousand to the power of a number drawn between 0 and 1: the product over its binary digits. */
+static double draw_factor(mt_workload *w) {
+    static const double powers[] = {31.622776601683793, 5.623413251903491, 2.371373705661655, 1.539926526059492,
+                                    1.240937760751720, 1.113973859994802, 1.055449600878603, 1.027350768179303,
+                                    1.013583133334066, 1.006768659292722, 1.003378622102705, 1.001687886570814};
+    enum { DIGITS = sizeof powers / sizeof *powers };
+    uint64_t digits = mti_draw(&w->random, (uint64_t)1 << DIGITS);
+    double factor = 1;
+    for (uint32_t i = 0; i < DIGITS; i++) {
+        if ((digits >> (DIGITS - 1 - i) & 1) != 0) factor *= powers[i];
+    }
+    return factor;
+}
+
 static uint32_t duration_us(mt_workload *w) {
     const mt_workload_options *o = &w->options;
+    if (o->shape == MT_SHAPE_LOGUNIFORM) return (uint32_t)(o->task_us * draw_factor(w));
     uint64_t spread = o->shape == MT_SHAPE_IMBALANCE ? MILLION : o->spread_ppm;
     if (spread == 0) return o->task_us;
     uint64_t share_ppm = MILLION - spread + mti_draw(&w->random, 2 * spread + 1);
@@ -91,4 +107,13 @@ mt_task *mti_workload_next(mt_workload *w, uint64_t fn) {
         w->now[i] = task;
     }
     return task;
+}
+
+int mt_workload_durations(const mt_alloc *alloc, const mt_workload_options *options, uint32_t *out, uint64_t n) {
+    mt_workload w;
+    int status = mti_workload_init(&w, alloc, options);
+    if (status != MT_OK) return status;
+    for (uint64_t i = 0; i < n; i++) out[i] = duration_us(&w);
+    mti_workload_clean_up(&w);
+    return MT_OK;
 }

@@ -5,6 +5,7 @@
  *
  *   bag        tasks without edges
  *   imbalance  the same; each lasts between 0 and twice the time given, evenly drawn
+ *   loguniform the same; between the time given and a thousand times that, its logarithm evenly drawn
  *   chain      `width` chains side by side: task i of a layer takes the value of task i of the layer before
  *   stencil    task i takes the values of tasks i - 1, i and i + 1 of the layer before, at the borders of those that exist
  *
@@ -21,18 +22,23 @@
 #define MT_SHAPE_CHAIN 1
 #define MT_SHAPE_STENCIL 2
 #define MT_SHAPE_IMBALANCE 3
+#define MT_SHAPE_LOGUNIFORM 4
 
 typedef struct mt_workload_options {
     uint64_t seed;
     uint32_t shape;      /* MT_SHAPE_* */
     uint32_t width;      /* tasks of a layer */
     uint32_t layers;
-    uint32_t task_us;    /* duration; for an imbalance its mean */
+    uint32_t task_us;    /* duration; for an imbalance its mean, for loguniform the least */
     uint32_t spread_ppm; /* further: each duration is drawn from so many millionths below and above, at most 1000000 */
     uint32_t args_bytes; /* of each task, at least 4 */
     uint32_t retries;
     uint32_t losses;
 } mt_workload_options;
+
+/* Durations of the first `n` tasks of such a job, in microseconds. MT_E_INVAL, MT_E_NOMEM. */
+MT_EXPORT MT_MUST_CHECK int mt_workload_durations(const mt_alloc *alloc, const mt_workload_options *options, uint32_t *out,
+                                                  uint64_t n);
 
 /* cffi:end */
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mpitask.bulk import MapFuture, map  # noqa: A004 - the name that everybody knows
     from mpitask.config import Config
     from mpitask.dataflow import AUTO_LOGNAME
-    from mpitask.engine import Engine, current, load
+    from mpitask.engine import Engine, current, load, share
     from mpitask.errors import (
         AppBadFormatting,
         AppError,
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from mpitask.futures import DataFuture, Future
     from mpitask.logs import set_file_logger, set_stream_logger
     from mpitask.memo import BasicMemoizer
+    from mpitask.shared import Shared
 
 _HOMES = {
     "bash_app": "mpitask.apps",
@@ -65,6 +66,8 @@ _HOMES = {
     "Engine": "mpitask.engine",
     "current": "mpitask.engine",
     "load": "mpitask.engine",
+    "share": "mpitask.engine",
+    "Shared": "mpitask.shared",
     "Executor": "mpitask.executor",
     "Future": "mpitask.futures",
     "ConfigurationError": "mpitask.errors",
@@ -111,6 +114,7 @@ __all__ = [
     "MpitaskError",
     "NoEngineError",
     "SerializationError",
+    "Shared",
     "TaskError",
     "WorkerLost",
     "__version__",
@@ -122,6 +126,7 @@ __all__ = [
     "python_app",
     "set_file_logger",
     "set_stream_logger",
+    "share",
 ]
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from mpitask.config import Config
 from mpitask.driver import Network, make_driver, stats_of
+from mpitask.engine import Engine
 from mpitask.native import check, lib
-from mpitask.worker.runner import Runner
 
 _TERM_LIMIT_S = 8.0
 
@@ -28,6 +28,7 @@ def serve(
     config: Config,
     *,
     workers: int,
+    rank: int,
     parent: int,
     network: Network,
     virtual_slots: int = 0,
@@ -45,20 +46,21 @@ def serve(
         workers=0 if inline else workers,
         inline_workers=int(inline),
         virtual_slots=virtual_slots,
+        rank=rank,
         parent=parent,
     )
     driver = made.pointer
     network.connect(driver)
-    link = lib.mt_driver_inline_worker(driver, 0) if inline else None
-    check(lib.mt_driver_start(driver), "starting the engine thread")
-    if link is not None:
-        Runner(link).run()
-        lib.mt_worker_close(link)
+    if inline:
+        Engine(config, workers=0, inline_workers=1, made=made).serve_inline()
+    else:
+        check(lib.mt_driver_start(driver), "starting the engine thread")
     while lib.mt_driver_join(driver, -1) != lib.MT_OK:
         pass  # a signal: its handler has run
     check(lib.mt_driver_failure(driver), "this rank's engine has ended because of an error")
     clean = bool(lib.mt_driver_is_clean(driver))
     if report is not None:
         report(stats_of(driver))
-    made.destroy()
+    if not inline:  # whose tasks may have left futures behind
+        made.destroy()
     return clean

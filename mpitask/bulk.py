@@ -92,12 +92,14 @@ class MapFuture(Generic[T]):
                     self._tasks.append(piece)
                     self._running += 1
                     self._state.notify_all()
+                self._engine.poke()
                 piece.task.add_done_callback(functools.partial(self._piece_ended, piece))
         except BaseException as error:  # noqa: BLE001 - the user's iterable, or an argument that cannot be pickled
             self._failure = error
         with self._state:
             self._fed = True
             self._state.notify_all()
+        self._engine.poke()
         self._open.set_result(None)
 
     def _must_wait(self) -> bool:
@@ -160,7 +162,7 @@ class MapFuture(Generic[T]):
         left = None if deadline is None else deadline - time.monotonic()
         if left is not None and left <= 0:
             raise TimeoutError("the map has not ended within its timeout")
-        self._state.wait(0.5 if left is None else min(left, 0.5))
+        self._engine.rest(self._state, 0.5 if left is None else min(left, 0.5))
         if not self._feeder.is_alive() and not self._fed:
             raise RuntimeError("the thread that feeds this map has died")
 
@@ -251,7 +253,8 @@ class MapFuture(Generic[T]):
     def _combine(self, op: Callable[[T, T], T], initial: Any, out: Promise[Any]) -> None:
         try:
             engine = self._engine
-            whole, lowest = engine.function_id(_Combine(op)), engine.function_id(_CombinePieces(op))
+            combine, combine_pieces = _Combine(op), _CombinePieces(op)  # their ids are good while they are there
+            whole, lowest = engine.function_id(combine), engine.function_id(combine_pieces)
             pieces: list[_Piece] = []
             levels: list[list[Future[Any]]] = []
 
@@ -552,7 +555,7 @@ class _Source:
         else:
             found = list(itertools.islice(self._rest, n))
         if self.left is not None:
-            self.left = max(0, self.left - len(found)) if len(found) else 0
+            self.left = max(0, self.left - len(found)) if len(found) > 0 else 0
         return found
 
 
@@ -579,7 +582,7 @@ class _Chunks:
     def __init__(self, engine: Engine, fn: Callable[..., Any], source: _Source, size: int | Literal["auto"]) -> None:
         self.total = source.total
         self._engine, self._fn, self._source, self._size = engine, fn, source, size
-        self._calls: dict[int, int] = {}
+        self._calls: dict[int, tuple[_CallChunk, int]] = {}  # by the id of `op`
         self._next = 0
         self._item_s = 0.0
 
@@ -594,9 +597,10 @@ class _Chunks:
         if not len(items):
             return None
         if id(op) not in self._calls:
-            self._calls[id(op)] = self._engine.function_id(_CallChunk(self._fn, op))
+            fn = _CallChunk(self._fn, op)
+            self._calls[id(op)] = fn, self._engine.function_id(fn)
         first, self._next = self._next, self._next + len(items)
-        return _Piece(first, self._next, self._engine.call(self._calls[id(op)], (items,), {}))
+        return _Piece(first, self._next, self._engine.call(self._calls[id(op)][1], (items,), {}))
 
     def learn(self, piece: _Piece, future: Future[Any]) -> None:
         """What a chunk took; later ones count as much as all before."""
@@ -624,7 +628,7 @@ class _Spans:
         self.total: int | None = total
         self._engine, self._fn, self._formula = engine, fn, formula
         self._chunk = 0 if chunk == "auto" else min(chunk, _MOST_CHUNK)
-        self._calls: dict[int, tuple[int, int]] = {}
+        self._calls: dict[int, tuple[_CallSpan, int, int]] = {}  # by the id of `op`
         self._left = total
         self._next = 0
         self._wanted = 0  # items; 0: nothing is known yet
@@ -636,9 +640,10 @@ class _Spans:
         if self._left == 0:
             return None
         if id(op) not in self._calls:
-            combine = 0 if op is None else self._engine.function_id(_CombineParts(op))
-            self._calls[id(op)] = self._engine.function_id(_CallSpan(self._fn, op)), combine
-        call, combine = self._calls[id(op)]
+            fn = _CallSpan(self._fn, op)
+            combine = 0 if op is None else self._engine.combine_id(_CombineParts(op))
+            self._calls[id(op)] = fn, self._engine.function_id(fn), combine
+        _, call, combine = self._calls[id(op)]
         chunk = self._chunk or 1
         count = max(self._wanted, self._engine.max_workers * chunk)  # never fewer, or some workers would have nothing
         count = min(-(-count // chunk) * chunk, self._left)

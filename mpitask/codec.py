@@ -12,6 +12,9 @@ Three encodings, told apart by a number that travels beside the bytes:
 
 A bit says that the arguments begin with a span: `span_call`.
 
+Beside the encoding of a value may stand the bits SHARED (decoded once by a worker, for all tasks) and, on the way to a
+worker only, MAPPED (the bytes lie elsewhere and are to be mapped).
+
 Futures inside arguments, at any depth, pickle themselves as placeholders (`placeholder`) and report themselves to the
 collector of the call being made: no traversal of arguments is needed.
 
@@ -21,12 +24,15 @@ Thread rule: all functions may be called from any thread; a collector and a reso
 from __future__ import annotations
 
 import bisect
+import collections
 import concurrent.futures
+import copyreg
 import io
 import itertools
 import marshal
 import pickle
 import struct
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -39,7 +45,8 @@ from mpitask.errors import SerializationError, TaskError
 NONE, MARSHAL, PICKLE, BUFFERS, LOST, FLAT, PARTS = 0, 1, 2, 3, 4, 5, 6
 KWARGS = 16
 """Bit: the bytes are (args, kwargs) and not args alone."""
-SPAN = 32
+SHARED, MAPPED = 32, 64
+SPAN = 128
 """Bit: before the arguments, which are scalars, stands the span that the task is of."""
 
 SCALARS = frozenset({int, float, complex, bool, str, bytes, type(None)})
@@ -57,7 +64,11 @@ class Collector(Protocol):
     """Gives each future met while pickling its number among the call's dependencies."""
 
     def index_of(self, future: concurrent.futures.Future[Any]) -> int:
-        """The number, from 0; the same for the same future."""
+        """The number, from 0, or from the end as -1, -2 ...; the same for the same future.
+
+        Raises:
+            TypeError: it must not be there.
+        """
 
 
 class _State(threading.local):
@@ -72,6 +83,9 @@ class _MainModule(Exception):  # noqa: N818 - a signal, not an error
     pass
 
 
+NO_FUTURE = "a future can be pickled only as an argument of a task; a task must return a value, not a future"
+
+
 def placeholder(index: int) -> Any:
     """What a future has become in a pickle: unpickling calls this, and gets the future's value."""
     if _state.resolve is None:
@@ -84,10 +98,18 @@ def placeholder(index: int) -> Any:
 def reduce_future(future: concurrent.futures.Future[Any]) -> tuple[Callable[[int], Any], tuple[int]]:
     """For `__reduce__` of futures."""
     if _state.collector is None:
-        raise TypeError(
-            "a future can be pickled only as an argument of a task; a task must return a value, not a future"
-        )
+        raise TypeError(NO_FUTURE)
     return placeholder, (_state.collector.index_of(future),)
+
+
+def reduce_shared(shared: concurrent.futures.Future[Any]) -> tuple[Callable[[int], Any], tuple[int]]:
+    """For `__reduce__` of shared objects."""
+    if _state.collector is None:
+        raise TypeError(
+            "a shared object can be pickled only as an argument of a task or as part of its function; "
+            "give what it stands for (its `result()`) elsewhere"
+        )
+    return placeholder, (_state.collector.index_of(shared),)
 
 
 def _file_of(_: int, file: Any) -> Any:
@@ -140,7 +162,10 @@ def _padding(size: int) -> bytes:
 def encode(obj: Any) -> tuple[int, list[Bytes | pickle.PickleBuffer]]:
     """An object as (codec, parts); the parts in a row are the bytes."""
     buffers: list[pickle.PickleBuffer] = []
-    data = _dumps(obj, buffers)
+    return _with_buffers(_dumps(obj, buffers), buffers)
+
+
+def _with_buffers(data: bytes, buffers: list[pickle.PickleBuffer]) -> tuple[int, list[Bytes | pickle.PickleBuffer]]:
     if not buffers:
         return PICKLE, [data]
     raws = [buffer.raw() for buffer in buffers]
@@ -158,6 +183,46 @@ def encode_value(obj: Any) -> tuple[int, list[Bytes | pickle.PickleBuffer]]:
     if type(obj) in SCALARS:
         return MARSHAL, [marshal.dumps(obj, _MARSHAL_VERSION)]
     return encode(obj)
+
+
+def encode_shared(obj: Any) -> tuple[int, list[Bytes | pickle.PickleBuffer]]:
+    """As `encode_value`, for `decode` with `borrow`: all buffers lie behind the pickle, so all are read-only there.
+
+    Raises:
+        SerializationError: the object cannot be pickled.
+    """
+    if type(obj) in SCALARS:
+        return MARSHAL, [marshal.dumps(obj, _MARSHAL_VERSION)]
+    buffers: list[pickle.PickleBuffer] = []
+    try:
+        try:
+            data = _dump_shared(pickle.Pickler, copyreg.dispatch_table, obj, buffers)
+            if b"__main__" in data:
+                raise _MainModule
+        except Exception:  # noqa: BLE001 - as in _dumps
+            buffers.clear()
+            data = _dump_shared(_Pickler, _Pickler.dispatch_table, obj, buffers)
+    except Exception as error:
+        raise SerializationError(
+            f"an object of type {type(obj).__qualname__} cannot be shared: {type(error).__name__}: {error}"
+        ) from error
+    return _with_buffers(data, buffers)
+
+
+def _dump_shared(make: Any, table: Any, obj: Any, buffers: list[pickle.PickleBuffer]) -> bytes:
+    with io.BytesIO() as stream:
+        pickler = make(stream, 5, buffer_callback=buffers.append)
+        numpy = sys.modules.get("numpy")
+        if numpy is not None:
+            pickler.dispatch_table = collections.ChainMap({numpy.ndarray: _reduce_array}, table)
+        pickler.dump(obj)
+        return stream.getvalue()
+
+
+def _reduce_array(array: Any) -> Any:
+    """An array with gaps would be pickled without a buffer, and so be writable where it is decoded."""
+    has_buffer = array.flags.c_contiguous or array.flags.f_contiguous or array.dtype.hasobject
+    return (array if has_buffer else array.copy(order="C")).__reduce_ex__(5)
 
 
 def encode_call(
@@ -239,8 +304,11 @@ def span_call(
     return SPAN | MARSHAL, _SPAN.pack(first, count, combine, losses, chunk) + marshal.dumps(args, _MARSHAL_VERSION)
 
 
-def decode(codec: int, data: Bytes) -> Any:
-    """The object behind the bytes. `data` may go away afterwards: buffers are copied, so arrays are writable."""
+def decode(codec: int, data: Bytes, *, borrow: bool = False) -> Any:
+    """The object behind the bytes. `data` may go away afterwards: buffers are copied, so arrays are writable.
+
+    With `borrow` the object's buffers are views of `data`, and writable if that is.
+    """
     kind = codec & 15
     if kind == MARSHAL:
         return marshal.loads(data)
@@ -256,9 +324,10 @@ def decode(codec: int, data: Bytes) -> Any:
     at = _HEAD.size + count * _SIZE.size
     body = view[at : at + size]
     at += size + -size % 8
-    buffers = []
+    buffers: list[bytearray | memoryview] = []
     for length in sizes:
-        buffers.append(bytearray(view[at : at + length]))
+        buffer = view[at : at + length]
+        buffers.append(buffer if borrow else bytearray(buffer))
         at += length + -length % 8
     return pickle.loads(body, buffers=buffers)
 
@@ -281,24 +350,38 @@ def decode_call(codec: int, data: Bytes, resolve: Callable[[int], Any]) -> tuple
     return decoded if codec & KWARGS else (decoded, {})
 
 
-def encode_function(fn: Callable[..., Any]) -> bytes:
-    """A function, by reference if workers can import it, else by value.
+def encode_function(fn: Callable[..., Any], collector: Collector) -> bytes:
+    """A function, by reference if workers can import it, else by value. Shared objects in it go to the collector.
 
     Raises:
         SerializationError: it cannot be pickled.
     """
+    outer = _state.collector
+    _state.collector = collector
     try:
         codec, parts = encode(fn)
+        if codec == PICKLE:
+            return bytes(parts[0])
+        data: bytes = cloudpickle.dumps(fn, 5)  # a function with large arrays in its closure: keep them inside
+        return data
     except Exception as error:
         name = getattr(fn, "__qualname__", repr(fn))
         raise SerializationError(
             f"function {name} cannot be sent to workers: {type(error).__name__}: {error}; "
             "what it uses from outside must be picklable too"
         ) from error
-    if codec == PICKLE:
-        return bytes(parts[0])
-    data: bytes = cloudpickle.dumps(fn, 5)  # a function with large arrays in its closure: keep them inside
-    return data
+    finally:
+        _state.collector = outer
+
+
+def decode_function(codec: int, data: Bytes, resolve: Callable[[int], Any]) -> Callable[..., Any]:
+    """The function; `resolve` gives dependency i of the call for which it is decoded, -1 being the last."""
+    _state.resolve = resolve
+    try:
+        fn: Callable[..., Any] = decode(codec, data)
+    finally:
+        _state.resolve = None
+    return fn
 
 
 class RemoteTraceback(Exception):  # noqa: N818 - shown as the cause of a task's exception, like the standard library's

@@ -39,10 +39,10 @@ class Network(Protocol):
         """Shakes hands with parent and children and gives the driver its transport."""
 
 
-def zygote_command(ring_bytes: int) -> list[str]:
+def zygote_command(ring_bytes: int, options: dict[str, Any]) -> list[str]:
     """The command line of this rank's zygote: this interpreter with this module search path."""
     path = [os.path.realpath(entry) if entry == "" else entry for entry in sys.path]
-    return [sys.executable, "-c", _ZYGOTE, json.dumps([path, os.getpid(), ring_bytes])]
+    return [sys.executable, "-c", _ZYGOTE, json.dumps([path, os.getpid(), ring_bytes, options])]
 
 
 class Driver:
@@ -61,7 +61,7 @@ class Driver:
 
 _STATS = (
     *("submitted", "ended", "slots", "steps", "sleeps", "frames_in", "frames_out"),
-    *("recalled", "neighbours", "bells", "cpu_ns"),
+    *("recalled", "objects", "objects_sent", "objects_mapped", "neighbours", "bells", "cpu_ns"),
 )
 
 
@@ -71,7 +71,21 @@ def stats_of(pointer: Any) -> dict[str, int]:
     return {name: int(getattr(stats, name)) for name in _STATS}
 
 
-def make_driver(config: Config, *, workers: int, inline_workers: int, parent: int, virtual_slots: int = 0) -> Driver:
+def _first_id(rank: int, pid: int) -> int:
+    """Where the numbers of an engine's objects begin: no two engines of a job give the same (18, 22, 23 bits)."""
+    return rank % (1 << 18) << 45 | pid % (1 << 22) << 23
+
+
+def make_driver(
+    config: Config,
+    *,
+    workers: int,
+    inline_workers: int,
+    parent: int,
+    virtual_slots: int = 0,
+    rank: int = 0,
+    above: Any = None,
+) -> Driver:
     """A driver, not started.
 
     Args:
@@ -80,11 +94,14 @@ def make_driver(config: Config, *, workers: int, inline_workers: int, parent: in
         inline_workers: links for threads of this process.
         parent: the rank above; -1 for the root.
         virtual_slots: slots whose tasks only wait, for measuring.
+        rank: this process's, or that of the worker which it is.
+        above: the worker (an `mt_worker`) whose tasks submit here, if this is no rank's driver.
 
     Raises:
         OSError: the shared memory cannot be made.
     """
-    words = [ffi.new("char[]", os.fsencode(word)) for word in zygote_command(config.ring_bytes)]
+    for_workers = {"rank": rank, "retries": config.retries, "loss_retries": config.loss_retries}
+    words = [ffi.new("char[]", os.fsencode(word)) for word in zygote_command(config.ring_bytes, for_workers)]
     argv = ffi.new("char *[]", [*words, ffi.NULL])
     host = ffi.new("char[]", socket.gethostname().encode())
     options = ffi.new(
@@ -98,6 +115,8 @@ def make_driver(config: Config, *, workers: int, inline_workers: int, parent: in
             "spin": config.progress == "spin",
             "losses": config.loss_retries,
             "parent": parent,
+            "above": ffi.NULL if above is None else above,
+            "first_id": _first_id(rank, os.getpid()),
             "stop_limit_ns": int(stop_limit_s((workers + 2) / usable_cores()) * 1e9),
             "host": host,
             "zygote_argv": argv,

@@ -18,22 +18,26 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from mpitask import codec
 from mpitask.config import Config, make_config
-from mpitask.driver import Network, make_driver, stats_of
+from mpitask.driver import Driver, Network, make_driver, stats_of
 from mpitask.environment import usable_cores
 from mpitask.errors import ConfigurationError, EngineClosedError, MpitaskError, NoEngineError, SerializationError
 from mpitask.futures import Future, Promise
 from mpitask.native import check, ffi, lib
-from mpitask.worker.runner import Runner
+from mpitask.shared import Shared
+from mpitask.worker.runner import ProcessWorker, Runner
+
+T = TypeVar("T")
 
 _log = logging.getLogger("mpitask")
 
 _FIRST_STATUS = 1 << 63  # a handle above is a status: see mt_driver_submit
 _NOTIFIED_AT_A_TIME = 256
 _CLOSE_SLACK_S = 0.5  # beyond the engine thread's own limit
+_LOOK_NS = 5_000_000  # how often a task that waits for all others looks
 
 
 class _Edges:
@@ -56,6 +60,22 @@ class _Edges:
         return index
 
 
+class _Captured:
+    """The shared objects met while a function is pickled. They become the last dependencies of each of its calls."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.found: list[Future[Any]] = []
+
+    def index_of(self, future: concurrent.futures.Future[Any]) -> int:
+        if not isinstance(future, Shared):
+            raise TypeError(codec.NO_FUTURE)
+        own: Future[Any] = future if future._engine is self._engine else self._engine.adopt(future)
+        if own not in self.found:
+            self.found.append(own)
+        return -1 - self.found.index(own)
+
+
 class Engine:
     """A running engine. Any thread may call any method.
 
@@ -70,9 +90,10 @@ class Engine:
         inline_workers: int = 0,
         virtual_slots: int = 0,
         network: Network | None = None,
+        made: Driver | None = None,
     ) -> None:
         self.config = config
-        self._made = make_driver(
+        self._made = made or make_driver(
             config, workers=workers, inline_workers=inline_workers, virtual_slots=virtual_slots, parent=-1
         )
         self._driver = self._made.pointer
@@ -81,9 +102,12 @@ class Engine:
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._functions: dict[Callable[..., Any], int] = {}
+        self._capturing: weakref.WeakKeyDictionary[Callable[..., Any], int] = weakref.WeakKeyDictionary()
+        self._captured: dict[int, list[Future[Any]]] = {}  # what functions capture: edges of every call, the last first
         self._watched: dict[int, Future[Any]] = {}
         self._notifier: threading.Thread | None = None
         self._inline_threads: list[threading.Thread] = []
+        self._runners: dict[int, Runner] = {}  # by thread: those who run tasks while they wait
         self._inline_workers = inline_workers
         self._workers = workers + inline_workers + virtual_slots
         self._adopted: weakref.WeakKeyDictionary[concurrent.futures.Future[Any], Future[Any]] = (
@@ -103,16 +127,36 @@ class Engine:
         check(lib.mt_driver_start(self._driver), "starting the engine thread")
         self._started = True
         for i in range(self._inline_workers):
-            link = lib.mt_driver_inline_worker(self._driver, i)
-            if not link:
-                raise MemoryError("no memory for an inline worker")
-            thread = threading.Thread(target=_run_inline, args=(link,), name=f"mpitask-inline-{i}", daemon=True)
+            runner = Runner(self._inline_link(i))
+            thread = threading.Thread(
+                target=_run_inline, args=(self._runners, runner), name=f"mpitask-inline-{i}", daemon=True
+            )
             thread.start()
             self._inline_threads.append(thread)
         _engines.add(self)
         return self
 
+    def serve_inline(self) -> None:
+        """Starts the engine thread and runs tasks in this thread until the rank above says stop."""
+        runner = Runner(self._inline_link(0))
+        check(lib.mt_driver_start(self._driver), "starting the engine thread")
+        self._started = self.is_job = True
+        set_current(self)
+        _run_inline(self._runners, runner)
+        set_current(None)
+
+    def _inline_link(self, i: int) -> Any:
+        link = lib.mt_driver_inline_worker(self._driver, i)
+        if not link:
+            raise MemoryError("no memory for an inline worker")
+        return link
+
     # -- submitting --
+
+    def _priority_here(self) -> int:
+        """What is added to the priority of a task that this thread submits: more within tasks."""
+        runner = self._runners.get(threading.get_ident())
+        return 0 if runner is None else int(lib.mt_worker_within(runner.worker))
 
     @property
     def max_workers(self) -> int:
@@ -120,19 +164,34 @@ class Engine:
         return max(1, self._workers, self.stats()["slots"])
 
     def function_id(self, fn: Callable[..., Any]) -> int:
-        """A function's id at the workers; its code and what it captures are sent as they are at the first call."""
+        """A function's id at the workers; its code and what it captures are sent as they are at the first call.
+
+        The id of a function that captures a shared object is good as long as the function itself is there.
+
+        Raises:
+            SerializationError: the function cannot be pickled.
+        """
         try:
             return self._functions[fn]
         except KeyError:
             pass
-        data = codec.encode_function(fn)
+        number = self._capturing.get(fn) if self._capturing and _can_be_weak(fn) else None
+        if number is not None:
+            return number
+        captured = _Captured(self)
+        data = codec.encode_function(fn, captured)
         with self._lock:
-            if fn not in self._functions:
+            known: Any = self._capturing if captured.found and _can_be_weak(fn) else self._functions
+            if fn not in known:
                 number = lib.mt_driver_new_object_id(self._driver)
                 status = lib.mt_driver_add_object(self._driver, number, codec.PICKLE, data, len(data))
                 check(status, "registering a function")
-                self._functions[fn] = number
-            return self._functions[fn]
+                if captured.found:
+                    self._captured[number] = captured.found
+                if known is self._capturing:
+                    weakref.finalize(fn, _drop_function, weakref.ref(self), number).atexit = False
+                known[fn] = number
+            return int(known[fn])
 
     def call(
         self, fn_id: int, args: tuple[Any, ...], kwargs: dict[str, Any], priority: int = 0, retries: int = 0
@@ -143,6 +202,10 @@ class Engine:
             SerializationError: an argument cannot be pickled.
             EngineClosedError: the engine has ended.
         """
+        if self._runners:
+            priority += self._priority_here()
+        if self._captured and fn_id in self._captured:
+            return Future(self, self._submit_with(fn_id, args, kwargs, priority, retries))
         if not kwargs and not priority and not retries and _SCALARS.issuperset(map(type, args)):
             data = _dumps(args, 2)
             handle = _submit(self._driver, fn_id, _MARSHAL, data, len(data))
@@ -150,12 +213,20 @@ class Engine:
                 return Future(self, handle)
             self._raise_status(handle)
         if not kwargs and _FLAT.issuperset(map(type, args)):
-            futures = [arg for arg in args if type(arg) is Future]
-            if all(future._engine is self for future in futures):
-                data = _dumps(tuple([... if type(arg) is Future else arg for arg in args]), 2)
-                edges = [future._handle for future in futures]
+            flat: list[Any] = []
+            edges: list[int] = []
+            for arg in args:
+                if type(arg) not in _FUTURES:
+                    flat.append(arg)
+                elif arg._engine is self:
+                    flat.append(...)
+                    edges.append(arg._handle)
+                else:
+                    break
+            else:
+                data = _dumps(tuple(flat), 2)
                 handle = _submit_edges(
-                    self._driver, fn_id, codec.FLAT, data, len(data), edges, len(edges), priority, retries
+                    self._driver, fn_id, _FLAT_CODEC, data, len(data), edges, len(edges), priority, retries
                 )
                 if handle < _FIRST_STATUS:
                     return Future(self, handle)
@@ -177,23 +248,28 @@ class Engine:
         Its result is a `codec.Parts`, or what the function `combine` has made of that. See `codec.span_call`.
         """
         kind, data = codec.span_call(first, count, args, combine=combine, losses=self.config.loss_retries, chunk=chunk)
+        priority = self._priority_here() if self._runners else 0
+        edges = [future._handle for future in reversed(self._captured.get(fn_id, ()))]
         while True:
-            handle = _submit(self._driver, fn_id, kind, data, len(data))
+            handle = _submit_edges(self._driver, fn_id, kind, data, len(data), edges, len(edges), priority, 0)
             if handle < _FIRST_STATUS:
                 return Future(self, handle)
             self._raise_status(handle)
+
+    def combine_id(self, fn: Callable[[codec.Parts], Any]) -> int:
+        """As `function_id`, for `call_span`; 0: the function captures shared objects, and ranks could not call it."""
+        number = self.function_id(fn)
+        return 0 if number in self._captured else number
 
     def _submit_with(
         self, fn_id: int, args: tuple[Any, ...], kwargs: dict[str, Any], priority: int, retries: int
     ) -> int:
         edges = _Edges(self)
         kind, parts = codec.encode_call(args, kwargs, edges)
-        c_parts = ffi.new("mt_part[]", len(parts))
-        pointers = [ffi.from_buffer(part) for part in parts]
-        for i, pointer in enumerate(pointers):
-            c_parts[i].data = pointer
-            c_parts[i].size = len(pointer)
+        c_parts, _pointers = _c_parts(parts)
         futures = edges.futures
+        if self._captured and fn_id in self._captured:
+            futures = [*futures, *reversed(self._captured[fn_id])]
         handles = ffi.new("uint64_t[]", [future._handle for future in futures]) if futures else ffi.NULL
         while True:
             handle = lib.mt_driver_submit_with(
@@ -217,6 +293,21 @@ class Engine:
             raise EngineClosedError("this engine has ended: tasks can be submitted only while it runs")
         check(status, "submitting a task")
 
+    def share(self, obj: T) -> Shared[T]:
+        """Puts an object where tasks can read it, as `mpitask.share`.
+
+        Raises:
+            SerializationError: it cannot be pickled.
+            EngineClosedError: the engine has ended.
+        """
+        kind, parts = codec.encode_shared(obj)
+        c_parts, pointers = _c_parts(parts)
+        while True:
+            handle = lib.mt_driver_share(self._driver, kind, c_parts, len(parts))
+            if handle < _FIRST_STATUS:
+                return Shared(self, int(handle), type(obj).__qualname__, sum(map(len, pointers)))
+            self._raise_status(handle)
+
     def promise(self) -> Promise[Any]:
         """A future without a task, to be ended with its `set_result` or `set_exception`."""
         return Promise(self, self.promise_handle())
@@ -231,6 +322,11 @@ class Engine:
 
     def adopt(self, future: concurrent.futures.Future[Any]) -> Future[Any]:
         """A future of this engine that follows one from elsewhere (a thread pool, another engine)."""
+        if isinstance(future, Shared):
+            own = self._adopted.get(future)
+            if own is None:
+                own = self._adopted[future] = self.share(future.result())
+            return own
         with self._lock:
             known = self._adopted.get(future)
             if known is None:
@@ -269,7 +365,12 @@ class Engine:
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             left = -1 if deadline is None else max(0, int((deadline - time.monotonic()) * 1e9))
-            status = lib.mt_driver_wait_all(self._driver, left)
+            runner = self._runners.get(threading.get_ident()) if self._runners else None
+            status = lib.mt_driver_wait_all(self._driver, left if runner is None else 0)
+            if runner is not None and status == lib.MT_E_TIMEOUT and left != 0:
+                status = runner.help(self._driver, 0, _LOOK_NS)
+                if status in (lib.MT_OK, lib.MT_E_TIMEOUT):
+                    continue
             if status == lib.MT_OK:
                 return
             if status == lib.MT_E_TIMEOUT:
@@ -277,6 +378,31 @@ class Engine:
             if status != lib.MT_E_INTR:
                 self._raise_if_failed()
                 raise EngineClosedError("the engine ended before all tasks did")
+
+    def wait_for(self, handle: int, timeout_ns: int) -> int:
+        """Waits for a task, as `mt_driver_wait`; within a task, its thread runs others meanwhile. For futures."""
+        if self._runners and timeout_ns != 0:
+            runner = self._runners.get(threading.get_ident())
+            if runner is not None:
+                return runner.help(self._driver, handle, timeout_ns)
+        return int(lib.mt_driver_wait(self._driver, handle, timeout_ns))
+
+    def rest(self, condition: threading.Condition, timeout: float) -> None:
+        """Waits until `condition` is notified, `poke` is called or `timeout` seconds have passed."""
+        runner = self._runners.get(threading.get_ident()) if self._runners else None
+        if runner is None:
+            condition.wait(timeout)
+            return
+        condition.release()
+        try:
+            runner.help(self._driver, 0, int(timeout * 1e9))
+        finally:
+            condition.acquire()
+
+    def poke(self) -> None:
+        """After something that a task may wait for with `rest`."""
+        for runner in list(self._runners.values()):
+            runner.poke()
 
     def cancel_all(self) -> None:
         """Cancels every task that has not been sent to a worker."""
@@ -292,6 +418,8 @@ class Engine:
         """What the engine has counted.
 
         submitted and ended tasks; slots: workers that are up; recalled: tasks taken back from a busy worker;
+        objects: functions, shared and large values that the root holds; objects_sent: how often one was sent to a
+        worker or rank right below; objects_mapped: of which the worker maps it;
         neighbours: ranks right below; bells: those of them on this node, which are woken directly; of the engine's
         thread: steps, sleeps, frames_in, frames_out, cpu_ns.
         """
@@ -394,8 +522,9 @@ class Engine:
 
 
 _SCALARS = codec.SCALARS
-_FLAT = _SCALARS | {Future}
-_MARSHAL = codec.MARSHAL
+_FUTURES = frozenset({Future, Shared})
+_FLAT = _SCALARS | _FUTURES
+_MARSHAL, _FLAT_CODEC = codec.MARSHAL, codec.FLAT
 _dumps = marshal.dumps
 _submit, _submit_edges = lib.mt_driver_submit, lib.mt_driver_submit_edges
 
@@ -403,11 +532,39 @@ _current: Engine | None = None
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
-def _run_inline(link: Any) -> None:
+def _c_parts(parts: Sequence[Any]) -> tuple[Any, list[Any]]:
+    """Buffers as an array of mt_part, and what must be kept as long as it is used."""
+    pointers = [ffi.from_buffer(part) for part in parts]
+    c_parts = ffi.new("mt_part[]", len(parts))
+    for i, pointer in enumerate(pointers):
+        c_parts[i].data = pointer
+        c_parts[i].size = len(pointer)
+    return c_parts, pointers
+
+
+def _can_be_weak(fn: Callable[..., Any]) -> bool:
     try:
-        Runner(link).run()
+        weakref.ref(fn)
+    except TypeError:
+        return False
+    return True
+
+
+def _drop_function(ref: weakref.ref[Engine], number: int) -> None:
+    """A function that captured shared objects is gone: nobody can call it any more. Any thread, at any time."""
+    engine = ref()
+    if engine is not None:
+        engine._captured.pop(number, None)
+        lib.mt_driver_drop_object(engine._driver, number)
+
+
+def _run_inline(runners: dict[int, Runner], runner: Runner) -> None:
+    runners[threading.get_ident()] = runner
+    try:
+        runner.run()
     finally:
-        lib.mt_worker_close(link)
+        del runners[threading.get_ident()]
+        lib.mt_worker_close(runner.worker)
 
 
 def _notify(ref: weakref.ref[Engine], driver: Any) -> None:
@@ -423,6 +580,8 @@ def _notify(ref: weakref.ref[Engine], driver: Any) -> None:
         if got > 0:
             for future in engine._take_watched(ffi.unpack(handles, got)):
                 future._became_final()
+            if engine._runners:
+                engine.poke()
         future = engine = None  # type: ignore[assignment]
 
 
@@ -440,7 +599,7 @@ def load(config: Config | None = None, **options: Any) -> Engine:
     """
     asked_for_options = config is not None or bool(options)
     config = make_config(config, options)
-    engine = _current
+    engine = find()
     if engine is not None:
         if not engine.is_job:
             raise ConfigurationError(
@@ -458,18 +617,49 @@ def load(config: Config | None = None, **options: Any) -> Engine:
 
 
 def current() -> Engine:
-    """The running engine.
+    """The running engine; within a task, the one for its sub-tasks.
 
     Raises:
         NoEngineError: there is none.
     """
-    engine = _current
+    engine = find()
     if engine is None:
         raise NoEngineError(
             "no engine is running: put `with mpitask.load():` around the code that calls apps, "
             "or start the script with `python -m mpitask script.py`"
         )
     return engine
+
+
+def find() -> Engine | None:
+    """As `current`, but None when there is none."""
+    worker = ProcessWorker.current
+    if _current is None and worker is not None and worker.is_here:
+        from mpitask.nested import NestedEngine  # most workers never need it
+
+        set_current(NestedEngine(worker).start())
+    return _current
+
+
+def share(obj: T) -> Shared[T]:
+    """Makes an object ready for many tasks of the running engine: it is sent to each worker once.
+
+    The handle stands for the object in the arguments of any call, at any depth, and in functions that capture it (as a
+    default, in a closure, in `functools.partial`, as a global of the script). Functions get the object itself, always
+    the same one on a worker: they must not change it. Arrays in it are read-only; large ones are not copied for
+    workers on this node but mapped.
+
+    Args:
+        obj: anything that can be pickled, as it is now: later changes are not seen.
+
+    Returns:
+        The handle. The workers drop the object when it is gone and no task needs it.
+
+    Raises:
+        NoEngineError: no engine is running.
+        SerializationError: the object cannot be pickled.
+    """
+    return current().share(obj)
 
 
 def set_current(engine: Engine | None) -> None:

@@ -59,7 +59,7 @@ class Executor(concurrent.futures.Executor):
     """
 
     def __init__(self, max_workers: int | None = None, *, config: Config | None = None) -> None:
-        shared = _engine._current
+        shared = _engine.find()
         self._owned = shared is None
         self._mine: weakref.WeakSet[Future[Any]] | None = None
         if shared is None:

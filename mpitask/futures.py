@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 _log = logging.getLogger("mpitask")
 
-_INNER = frozenset({"_condition", "_state", "_result", "_exception", "_waiters", "_done_callbacks"})
+INNER = frozenset({"_condition", "_state", "_result", "_exception", "_waiters", "_done_callbacks"})
 _STATE_NAMES = {
     lib.MT_WAITING: "waiting",
     lib.MT_READY: "ready",
@@ -127,10 +127,9 @@ class Future(concurrent.futures.Future[T]):
 
     def _wait(self, timeout: float | None) -> None:
         deadline = None if timeout is None else time.monotonic() + timeout
-        driver = self._engine._driver
         while True:
             left = -1 if deadline is None else max(0, int((deadline - time.monotonic()) * 1e9))
-            status = lib.mt_driver_wait(driver, self._handle, left)
+            status = self._engine.wait_for(self._handle, left)
             if status >= 0:
                 return
             if status == lib.MT_E_TIMEOUT:
@@ -213,7 +212,7 @@ class Future(concurrent.futures.Future[T]):
             _log.exception("a done-callback of %r raised", self)
 
     def __getattr__(self, name: str) -> Any:
-        if name in _INNER:
+        if name in INNER:
             self._materialise()
             return self.__dict__[name]
         if name.startswith("_"):

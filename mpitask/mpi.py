@@ -47,6 +47,7 @@ _CALLS = {
     "isend": "MPI_Isend",
     "irecv": "MPI_Irecv",
     "test": "MPI_Test",
+    "testsome": "MPI_Testsome",
     "cancel": "MPI_Cancel",
     "get_count": "MPI_Get_count",
 }
@@ -268,7 +269,10 @@ class Job:
                 + ". Give all nodes the same environment"
             )
         lib.mt_driver_set_stop_limit(driver, int(stop_limit_s(self.crowding) * 1e9))
-        transport = lib.mt_transport_mpi_new(self._table())
+        if not facts:
+            return  # alone
+        neighbours = ffi.new("uint32_t[]", sorted(facts))
+        transport = lib.mt_transport_mpi_new(self._table(), neighbours, len(facts))
         if not transport:
             raise ConfigurationError("MPI refuses to receive: see its own messages above")
         ranks = ffi.new("uint32_t[]", children)
@@ -292,11 +296,13 @@ class Job:
             "mt_mpi_table *",
             {
                 "handle_size": mpi._sizeof(mpi.COMM_WORLD),
-                "source_at": _source_offset(mpi),
-                "any_source": mpi.ANY_SOURCE,
+                "status_size": mpi._sizeof(mpi.Status),
+                # Open MPI moves messages on only after it has looked
+                "looks": 2 if mpi.get_vendor()[0] == "Open MPI" else 1,
                 "tag": TAG_FRAMES,
                 "comm": handle(self._comm),
                 "byte": handle(mpi.BYTE),
+                "request_null": handle(mpi.REQUEST_NULL),
                 **{
                     key: ctypes.cast(getattr(library, name), ctypes.c_void_p).value or 0 for key, name in _CALLS.items()
                 },
@@ -345,11 +351,3 @@ def _check_launcher(vendor: str, name: str) -> None:
         f"this job was started with {launcher} mpiexec, but mpi4py uses {name}: every process would be alone. "
         f"Use that MPI's own mpiexec (here: {_known_mpiexec()})"
     )
-
-
-def _source_offset(mpi: Any) -> int:
-    """Where MPI_SOURCE lies in this library's MPI_Status: found by writing one and looking."""
-    status = mpi.Status()
-    status.Set_source(0x01234567)
-    raw = ctypes.string_at(mpi._addressof(status), mpi._sizeof(mpi.Status))
-    return raw.index((0x01234567).to_bytes(4, sys.byteorder))

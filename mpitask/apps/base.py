@@ -15,6 +15,7 @@ from mpitask.engine import Engine
 from mpitask.errors import ConfigurationError
 from mpitask.files import File
 from mpitask.futures import DataFuture, Future
+from mpitask.shared import Shared
 from mpitask.worker.call import PythonCall
 
 P = ParamSpec("P")
@@ -23,7 +24,7 @@ R = TypeVar("R")
 RESERVED = frozenset({"inputs", "outputs", "stdout", "stderr", "walltime", "parsl_resource_specification", "label"})
 """Keyword arguments with a meaning; the function gets them too."""
 
-_PLAIN = SCALARS | {Future}
+_PLAIN = SCALARS | {Future, Shared}
 _ALWAYS = ("stdout", "stderr", "walltime", "parsl_resource_specification", "outputs", "inputs")
 
 

@@ -160,6 +160,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
             clean = serve(
                 config,
                 workers=workers,
+                rank=job.rank,
                 parent=job.parent,
                 network=job,
                 virtual_slots=options.virtual_slots or 0,

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from mpitask.sim.costs import Calibration, shipped
-from mpitask.sim.model import Job, run
+from mpitask.sim.model import Job, durations, run
 
-__all__ = ["Calibration", "Job", "run", "shipped"]
+__all__ = ["Calibration", "Job", "durations", "run", "shipped"]

@@ -22,6 +22,7 @@ SHAPES = {
     "chain": lib.MT_SHAPE_CHAIN,
     "stencil": lib.MT_SHAPE_STENCIL,
     "imbalance": lib.MT_SHAPE_IMBALANCE,
+    "loguniform": lib.MT_SHAPE_LOGUNIFORM,
 }
 EVENTS_AT_A_TIME = 200_000
 MAX_TASK_S = 1000.0
@@ -36,9 +37,10 @@ class Job:
         workers: of all nodes together.
         per_node: of each node; the last one may have fewer.
         fanout: children of a rank.
-        task_seconds: how long a task takes; with shape "imbalance" the mean.
+        task_seconds: how long a task takes; with shape "imbalance" the mean, with
+            "loguniform" the least of durations up to a thousand times that.
         tasks_per_worker: times `workers` is the number of tasks; the length of a chain, the layers of a stencil.
-        shape: bag, chain, stencil or imbalance.
+        shape: bag, chain, stencil, imbalance or loguniform.
         spread: the share by which durations vary evenly to both sides, 0 to 1.
         args_bytes: arguments of each task.
         latency_us: of the network, one way (LogGP: L).
@@ -72,7 +74,7 @@ class Job:
     naps: bool = True
     bell_us: float | None = None
     one_lane: bool = False
-    frame_kb: int = 128
+    frame_kb: int = 64
     kill_nodes: int = 0
     detect_ms: float = 100.0
     losses: int = 3
@@ -84,7 +86,7 @@ class Job:
             "per_node": (1, 65536),
             "fanout": (1, 65536),
             "tasks_per_worker": (1, 1_000_000),
-            "task_seconds": (1e-6, MAX_TASK_S),
+            "task_seconds": (1e-6, MAX_TASK_S / 1000 if self.shape == "loguniform" else MAX_TASK_S),
             "spread": (0, 1),
             "args_bytes": (4, 65536),
             "latency_us": (0, 1e6),
@@ -134,17 +136,30 @@ def _options(job: Job, calibration: Calibration) -> dict[str, Any]:
         "worker_overhead_ns": ns(job.worker_overhead_us, calibration.worker_overhead_us),
         "detect_ns": round(job.detect_ms * 1e6),
         "costs": calibration.costs_ps(),
-        "work": {
-            "seed": job.seed,
-            "shape": SHAPES[job.shape],
-            "width": job.workers,
-            "layers": job.tasks_per_worker,
-            "task_us": max(1, round(job.task_seconds * 1e6)),
-            "spread_ppm": round(job.spread * 1e6),
-            "args_bytes": job.args_bytes,
-            "losses": job.losses,
-        },
+        "work": _work(job),
     }
+
+
+def _work(job: Job) -> dict[str, Any]:
+    return {
+        "seed": job.seed,
+        "shape": SHAPES[job.shape],
+        "width": job.workers,
+        "layers": job.tasks_per_worker,
+        "task_us": max(1, round(job.task_seconds * 1e6)),
+        "spread_ppm": round(job.spread * 1e6),
+        "args_bytes": job.args_bytes,
+        "losses": job.losses,
+    }
+
+
+def durations(job: Job) -> list[float]:
+    """Seconds that each task of a job takes, in the order of submission."""
+    n = job.workers * job.tasks_per_worker
+    out = ffi.new("uint32_t[]", n)
+    options = ffi.new("mt_workload_options *", _work(job))
+    check(lib.mt_workload_durations(lib.mt_alloc_default(), options, out, n), "drawing durations")
+    return [us / 1e6 for us in ffi.unpack(out, n)]
 
 
 def run(

@@ -7,8 +7,10 @@ pickle.
 from __future__ import annotations
 
 import marshal
+import os
+import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from mpitask import codec
 from mpitask.native import check, ffi, lib
@@ -18,38 +20,139 @@ _KIND_STOP = lib.MT_KIND_STOP
 _KIND_DROP = lib.MT_KIND_DROP
 _OK = lib.MT_OUTCOME_OK
 _ERROR = lib.MT_OUTCOME_ERROR
+_PATIENCE_NS = 100_000_000  # then a task that waits runs whatever there is,
+_LOOSE_DEPTH = 20  # if no more tasks than these wait below it
+
+
+_SHARED, _MAPPED = codec.SHARED, codec.MAPPED
+
+
+def _map(edge: Any, *, is_private: bool) -> Any:
+    """The bytes that a worker maps, as a buffer; they stay as long as something made of it does.
+
+    Raises:
+        OSError: they cannot be mapped.
+    """
+    mapping = lib.mt_mapping_open(edge.args, edge.args_size, is_private)
+    if not mapping:
+        raise OSError(ffi.errno, f"a value cannot be mapped: {os.strerror(ffi.errno)}")
+    data = ffi.gc(mapping.data, lambda _, close=lib.mt_mapping_close: close(mapping))
+    return ffi.buffer(data, mapping.size)
+
+
+def _hold(worker: Any, edge: Any) -> Any:
+    """The bytes of an object that this process holds; the same."""
+    blob = lib.mt_worker_hold(worker, edge.id)
+    data = ffi.gc(edge.args, lambda _, unref=lib.mt_blob_unref: unref(blob))
+    return ffi.buffer(data, edge.args_size)
 
 
 class Runner:
-    """Runs the tasks of one link, in one thread."""
+    """Runs the tasks of one link, in one thread.
 
-    def __init__(self, worker: Any) -> None:
-        self._worker = worker
-        self._call = ffi.new("mt_call *")
+    A task may wait for others (`help`): then its thread runs some of them meanwhile.
+    """
+
+    def __init__(self, worker: Any, *, is_strict: bool = False, above: Runner | None = None) -> None:
+        """A runner of the link `worker`.
+
+        Args:
+            worker: an `mt_worker`.
+            is_strict: what runs while a task waits must have been submitted within it, or deeper, so that waiting
+                tasks do not pile up; unless that keeps it waiting for long.
+            above: the runner of the same thread whose task waits here first.
+        """
+        self.worker = worker
+        self.task_ended: Callable[[bool], None] | None = None
+        """Called after each task, before its result is sent, with whether it failed."""
+        self._is_strict = is_strict
+        self._depth = 0
+        self._above = above
+        self._is_running = False
         self._edge = ffi.new("mt_call *")
         self._functions: dict[int, Callable[..., Any]] = {}
+        self._shared: dict[int, Any] = {}
+        self._pause: Any = None  # of the task that runs, once it has waited
+        self._is_told_to_stop = False
+
+    def greet(self, slots: int) -> None:
+        """Says HELLO, before all else; `slots`: how many tasks it takes at a time outside `help`."""
+        check(lib.mt_worker_hello(self.worker, slots), "greeting the engine")
 
     def run(self) -> None:
         """Runs tasks until the engine says stop. Says HELLO first."""
-        check(lib.mt_worker_hello(self._worker, 1), "greeting the engine")
-        worker, call, functions = self._worker, self._call, self._functions
-        next_record, answer = lib.mt_worker_next, lib.mt_worker_answer
+        self.greet(1)
+        call = ffi.new("mt_call *")
+        self._serve(call, lib.mt_worker_next, self.worker, -1, call)
+
+    def help(self, driver: Any, handle: int, timeout_ns: int) -> int:
+        """Runs tasks until task `handle` of the same driver is final (0: until somebody calls `poke`).
+
+        Returns:
+            MT_OK: it is. MT_E_TIMEOUT; MT_E_INTR after a poke, a signal or now and then; MT_E_CLOSED.
+        """
+        if self._is_told_to_stop:
+            return int(lib.MT_E_CLOSED)
+        if self._pause is None:
+            if self._above is not None and not self._is_running:
+                lib.mt_worker_follow(self.worker, self._above.worker)
+            pause = ffi.new("mt_pause *")
+            check(lib.mt_worker_block(self.worker, self._is_strict, pause), "waiting for a sub-task")
+            self._pause = pause
+        else:
+            pause = self._pause
+        call = ffi.new("mt_call *")
+        may_loosen = self._is_strict and self._depth < _LOOSE_DEPTH and (timeout_ns < 0 or timeout_ns > _PATIENCE_NS)
+        self._depth += 1
+        try:
+            status = self._serve(
+                call, lib.mt_driver_help, driver, handle, self.worker, _PATIENCE_NS if may_loosen else timeout_ns, call
+            )
+        finally:
+            self._depth -= 1
+            lib.mt_worker_go_on(self.worker, pause)
+        if may_loosen and status == lib.MT_E_TIMEOUT:
+            check(lib.mt_worker_loosen(self.worker), "waiting for a sub-task")
+            return int(lib.MT_E_INTR)
+        return status
+
+    def stop_helping(self) -> None:
+        """The task that has waited is through: gives back what was sent ahead."""
+        pause, self._pause = self._pause, None
+        if pause is not None:
+            check(lib.mt_worker_unblock(self.worker, pause), "ending to wait for sub-tasks")
+
+    def poke(self) -> None:
+        """Any thread: what `help` waits for may have happened."""
+        lib.mt_worker_poke(self.worker)
+
+    def _serve(  # noqa: PLR0912 - one loop, because it is run for every task
+        self, call: Any, next_record: Callable[..., int], *arguments: Any
+    ) -> int:
+        worker, functions = self.worker, self._functions
+        answer = lib.mt_worker_answer
         args: Any = None
         kwargs: Any = None
         buffer, loads, dumps, scalars = ffi.buffer, marshal.loads, marshal.dumps, codec.SCALARS
+        outer, was_running = self._pause, self._is_running
         while True:
-            kind = next_record(worker, -1, call)
+            kind = next_record(*arguments)
             if kind == _KIND_TASK:
+                self._pause, self._is_running = None, True
                 try:
                     fn = functions.get(call.fn)
                     if fn is None:
-                        fn = self._load(call.fn)
+                        fn = self._load(call)
                     if call.codec == codec.MARSHAL:
                         value = fn(*loads(buffer(call.args, call.args_size)))
                     else:
                         args, kwargs = self._arguments(call)
                         value = fn(*args, **kwargs)
                         args = kwargs = None
+                    if self._pause is not None:
+                        self.stop_helping()
+                    if self.task_ended is not None:
+                        self.task_ended(False)
                     if type(value) in scalars:
                         data = dumps(value, 2)
                         status = answer(worker, _OK, codec.MARSHAL, data, len(data))
@@ -57,36 +160,66 @@ class Runner:
                         status = self._answer(value)
                     value = None
                 except BaseException as error:  # noqa: BLE001 - whatever a task raises is its result
+                    self.stop_helping()
+                    if self.task_ended is not None:
+                        self.task_ended(True)
                     data = codec.encode_exception(error)
                     status = answer(worker, _ERROR, codec.PICKLE, data, len(data))
                     value = args = kwargs = None
+                self._pause, self._is_running = outer, was_running
                 if status < 0:
                     check(status, "sending a result")
+                if self._is_told_to_stop:
+                    return int(lib.MT_E_CLOSED)
             elif kind == _KIND_STOP:
-                return
+                self._is_told_to_stop = True
+                return int(lib.MT_E_CLOSED)
             elif kind == _KIND_DROP:
                 functions.pop(call.id, None)
-            elif kind != lib.MT_E_INTR:
-                check(kind, "waiting for tasks")
+                self._shared.pop(call.id, None)
+            elif kind <= 0:
+                if next_record is not lib.mt_worker_next:
+                    return kind
+                if kind != lib.MT_E_INTR:
+                    check(kind, "waiting for tasks")
 
-    def _load(self, object_id: int) -> Callable[..., Any]:
+    def _load(self, call: Any) -> Callable[..., Any]:
         edge = self._edge
-        check(lib.mt_worker_object(self._worker, object_id, edge), "looking up a function")
-        fn: Callable[..., Any] = codec.decode(edge.codec, ffi.buffer(edge.args, edge.args_size))
-        self._functions[object_id] = fn
+        check(lib.mt_worker_object(self.worker, call.fn, edge), "looking up a function")
+        data = _map(edge, is_private=False) if edge.codec & _MAPPED else ffi.buffer(edge.args, edge.args_size)
+        fn = codec.decode_function(edge.codec, data, self._resolver(call))
+        self._functions[call.fn] = fn
         return fn
 
     def _arguments(self, call: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return codec.decode_call(call.codec, ffi.buffer(call.args, call.args_size), self._resolver(call))
+
+    def _resolver(self, call: Any) -> Callable[[int], Any]:
+        """Gives the value of dependency i of a call; -1 is the last."""
         values: dict[int, Any] = {}
 
         def resolve(index: int) -> Any:
             if index not in values:
                 edge = self._edge
-                check(lib.mt_worker_edge(self._worker, index, edge), "looking up an argument")
-                values[index] = codec.decode(edge.codec, ffi.buffer(edge.args, edge.args_size))
+                check(lib.mt_worker_edge(self.worker, index % call.n, edge), "looking up an argument")
+                if edge.codec & _SHARED:
+                    values[index] = self._decode_shared(edge)
+                elif edge.codec & _MAPPED:
+                    values[index] = codec.decode(edge.codec, _map(edge, is_private=True), borrow=True)
+                else:
+                    values[index] = codec.decode(edge.codec, ffi.buffer(edge.args, edge.args_size))
             return values[index]
 
-        return codec.decode_call(call.codec, ffi.buffer(call.args, call.args_size), resolve)
+        return resolve
+
+    def _decode_shared(self, edge: Any) -> Any:
+        """The object behind a shared value, decoded at its first use; its arrays are views of what is there."""
+        number = edge.id
+        if number not in self._shared:
+            kind = edge.codec
+            data = _map(edge, is_private=False) if kind & _MAPPED else _hold(self.worker, edge)
+            self._shared[number] = codec.decode(kind, memoryview(data).toreadonly(), borrow=True)
+        return self._shared[number]
 
     def _answer(self, value: Any) -> int:
         kind, parts = codec.encode(value)
@@ -97,5 +230,23 @@ class Runner:
             keep.append(pointer)
             c_parts[i].data = pointer
             c_parts[i].size = len(pointer)
-        status: int = lib.mt_worker_answer_parts(self._worker, _OK, kind, c_parts, len(parts))
+        status: int = lib.mt_worker_answer_parts(self.worker, _OK, kind, c_parts, len(parts))
         return status
+
+
+class ProcessWorker(Runner):
+    """The runner of a worker process. One for each process, in its first thread."""
+
+    current: ClassVar[ProcessWorker | None] = None
+
+    def __init__(self, worker: Any, options: dict[str, Any]) -> None:
+        """`options`: what an engine made here must know of the job."""
+        super().__init__(worker)
+        self.options = options
+        self._home = (os.getpid(), threading.get_ident())
+        ProcessWorker.current = self
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the thread that asks is the one that runs its tasks."""
+        return self._home == (os.getpid(), threading.get_ident())

@@ -18,7 +18,7 @@ from typing import Any
 
 from mpitask import environment
 from mpitask.native import check, ffi, lib
-from mpitask.worker.runner import Runner
+from mpitask.worker.runner import ProcessWorker
 
 SEGMENT_FD = 3
 COMPAT_VARIABLE = "MPITASK_COMPAT"
@@ -98,8 +98,8 @@ def _prepare_worker(zygote_pid: int) -> None:
         numpy.random.seed()
 
 
-def main(parent_pid: int, ring_bytes: int) -> None:
-    """The zygote's, and after a fork the worker's, whole life."""
+def main(parent_pid: int, ring_bytes: int, options: dict[str, Any]) -> None:
+    """The zygote's, and after a fork the worker's, whole life. `options`: for engines of tasks that submit others."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, lambda *_: None)  # only to end a sleep
@@ -120,4 +120,4 @@ def main(parent_pid: int, ring_bytes: int) -> None:
     _prepare_worker(pid)
     if compat is not None:
         compat.in_worker(index)
-    Runner(zygote.become(index)).run()
+    ProcessWorker(zygote.become(index), options).run()

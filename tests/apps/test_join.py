@@ -343,7 +343,6 @@ time.sleep(60)
 """
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("plain", [False, True])
 def test_a_busy_join_does_not_keep_an_interrupted_script(launcher: Launcher, plain: bool) -> None:
     script = f"import mpitask\nmpitask.load(workers=1)\n{SCRIPT}" if plain else SCRIPT

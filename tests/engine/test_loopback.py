@@ -40,6 +40,7 @@ class Job:
             "ring_bytes": rng.choice([1024, 4096, 65536]),
             "frame_bytes": rng.choice([256, 1024, 16384]),
             "kills_per_million": self.kills,
+            "submits_per_million": rng.choice([0, 0, 100_000, 400_000]),
         }
         self.world = lib.mt_world_new(self.alloc, ffi.new("mt_world_options *", options), FUNCTIONS)
         assert self.world
@@ -161,6 +162,7 @@ class Job:
             assert self.step(), "nothing can happen any more, but tasks have not ended"
             assert self.steps < 3_000_000, "no end in sight"
         lib.mt_world_stop_killing(self.world)
+        lib.mt_world_stop_submitting(self.world)
         while self.step():
             assert self.steps < 6_000_000, "engines that have nothing to do do not rest"
 
@@ -235,6 +237,7 @@ class Job:
         lib.mt_world_drop_functions(self.world)
         self.run_dry()
         assert lib.mt_world_residue(self.world) == 0
+        self.below = int(lib.mt_world_below(self.world))
         self.recalled = int(lib.mt_world_recalled(self.world))
         lib.mt_world_destroy(self.world)
         assert lib.mt_alloc_test_live(self.alloc) == 0
@@ -272,13 +275,16 @@ def play(seed: int) -> Job:
 
 
 def test_short_seeds() -> None:
-    recalled = 0
+    recalled = below = 0
     for seed in SHORT_SEEDS:
         try:
-            recalled += play(seed).recalled
+            job = play(seed)
         except AssertionError as error:
             raise AssertionError(f"seed {seed}: {error}") from error
+        recalled += job.recalled
+        below += job.below
     assert recalled > len(SHORT_SEEDS), "these worlds no longer take jobs back from lanes that are behind"
+    assert below > len(SHORT_SEEDS) // 4, "workers of these worlds no longer submit sub-tasks"
 
 
 @pytest.mark.long

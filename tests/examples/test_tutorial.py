@@ -17,6 +17,7 @@ PRINTED = [
     "task 2 was not run: .* exceeded walltime: 0.5 seconds",
     "55",
     "144",
+    "499999500000.0\n45.0",
 ]
 
 

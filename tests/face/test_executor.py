@@ -78,7 +78,7 @@ def test_map(executor: Executor, chunksize: int) -> None:
 
 def test_map_timeout_and_bad_chunks(executor: Executor) -> None:
     with pytest.raises(TimeoutError):
-        list(executor.map(sleep_then, [0, 0.5], timeout=0.1))
+        list(executor.map(sleep_then, [0, 3], timeout=0.1))
     with pytest.raises(ValueError, match="chunksize"):
         executor.map(square, [1], chunksize=0)
 

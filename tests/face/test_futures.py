@@ -405,6 +405,6 @@ def test_a_second_load_is_refused() -> None:
         mpitask.load()
 
 
-def test_apps_inside_tasks_say_what_to_do() -> None:
-    with pytest.raises(mpitask.NoEngineError, match="no engine is running"):
+def test_a_future_cannot_be_returned_from_a_task() -> None:
+    with pytest.raises(TypeError, match="a task must return a value, not a future"):
         python_app(lambda: echo(1))().result(timeout=10)

@@ -17,7 +17,7 @@ pytestmark = SHRINKING_TAKES_LONG
 
 PARENT, CHILD, WORKER, ZYGOTE = lib.MT_ROLE_PARENT, lib.MT_ROLE_CHILD, lib.MT_ROLE_WORKER, lib.MT_ROLE_ZYGOTE
 ROLES = [PARENT, CHILD, WORKER, ZYGOTE]
-HEAD, TASK_HEAD, RESULT_HEAD, LOST = 24, 40, 32, 16
+HEAD, TASK_HEAD, RESULT_HEAD, LOST, WHERE = 24, 40, 32, 16, 32
 EDGE = 24
 
 
@@ -63,13 +63,13 @@ class Record:
     n: int = 0
     body: bytes = b""
     claimed: int | None = None
+    flags: int = 0
 
     @property
     def raw(self) -> bytes:
         size = HEAD + len(self.body)
-        return (
-            struct.pack("<QQHHI", size if self.claimed is None else self.claimed, 7, self.kind, 0, self.n) + self.body
-        )
+        claimed = size if self.claimed is None else self.claimed
+        return struct.pack("<QQHHI", claimed, 7, self.kind, self.flags, self.n) + self.body
 
 
 def task(edges: list[tuple[int, int]], values: int, args: bytes = b"", n: int | None = None) -> Record:
@@ -100,6 +100,8 @@ def allowed(record: Record, sender: int) -> bool:
             return False
         refs = [struct.unpack_from("<QQQ", raw, TASK_HEAD + i * EDGE) for i in range(record.n)]
         return sum(pad8(size) for object_id, size, _ in refs if object_id == 0) <= room
+    if record.kind == lib.MT_KIND_OBJECT and record.flags & lib.MT_CODEC_MAPPED:
+        return len(raw) == HEAD + WHERE
     return True
 
 
@@ -111,7 +113,14 @@ tasks = st.builds(
     st.binary(max_size=9),
     st.one_of(st.none(), st.integers(0, 7), st.sampled_from([2**31, 2**32 - 1])),
 )
-others = st.builds(Record, st.integers(0, 14), st.one_of(st.integers(0, 5), st.just(2**32 - 1)), st.binary(max_size=40))
+bodies = st.one_of(st.binary(max_size=40), st.just(bytes(WHERE)))
+others = st.builds(
+    Record,
+    st.integers(0, 14),
+    st.one_of(st.integers(0, 5), st.just(2**32 - 1)),
+    bodies,
+    flags=st.sampled_from([0, 0, 2, lib.MT_CODEC_MAPPED, lib.MT_CODEC_MAPPED | 3, 2**16 - 1]),
+)
 claims = st.sampled_from([None, None, None, None, 24, 40, 64, 2**64 - 1])
 senders = st.sampled_from([*[PARENT] * 6, CHILD, WORKER, ZYGOTE, CHILD | WORKER, PARENT | ZYGOTE, 0])
 
@@ -126,8 +135,8 @@ def test_the_table_of_kinds_says_who_sends_what_to_whom() -> None:
 
 
 def test_structures_have_the_sizes_that_the_wire_format_states() -> None:
-    names = ["mt_rec", "mt_rec_task", "mt_rec_result", "mt_edge_ref", "mt_lost", "mt_frame_head"]
-    assert [ffi.sizeof(name) for name in names] == [HEAD, TASK_HEAD, RESULT_HEAD, EDGE, LOST, 8]
+    names = ["mt_rec", "mt_rec_task", "mt_rec_result", "mt_edge_ref", "mt_lost", "mt_where", "mt_frame_head"]
+    assert [ffi.sizeof(name) for name in names] == [HEAD, TASK_HEAD, RESULT_HEAD, EDGE, LOST, WHERE, 8]
 
 
 @same_every_time(200)
@@ -150,8 +159,8 @@ def test_random_records_of_all_kinds_are_judged_as_the_rules_say(
 @given(st.binary(max_size=200), st.sampled_from(ROLES))
 def test_noise_behind_a_true_size_never_reads_beyond_its_end(noise: bytes, sender: int) -> None:
     noise = struct.pack("<Q", len(noise))[: len(noise)] + noise[8:]
-    kind, n = struct.unpack_from("<HxxI", noise, 16) if len(noise) >= HEAD else (0, 0)
-    good = len(noise) >= HEAD and allowed(Record(kind, n, noise[HEAD:]), sender)
+    kind, flags, n = struct.unpack_from("<HHI", noise, 16) if len(noise) >= HEAD else (0, 0, 0)
+    good = len(noise) >= HEAD and allowed(Record(kind, n, noise[HEAD:], flags=flags), sender)
     assert lib.mt_record_check(exact(noise), len(noise), sender) == (OK if good else lib.MT_E_RECORD)
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import resource
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 import pytest
 from hypothesis import strategies as st
@@ -60,6 +64,19 @@ class Objects:
             return status
         assert int(ffi.cast("uintptr_t", part.data)) % 16 == 0
         return ffi.buffer(part.data, part.size)[:], int(codec[0])
+
+    def where(self, number: int) -> int | bytes:
+        """The bytes as another process reads them where they lie."""
+        where = ffi.new("mt_where *", {"size": SENTINEL})
+        status = int(lib.mt_objects_where(self.handle, number, where))
+        if status != OK:
+            assert where.size == SENTINEL
+            return status
+        mapping = lib.mt_mapping_open(where, ffi.sizeof("mt_where"), False)
+        assert mapping, os.strerror(ffi.errno)
+        found = ffi.buffer(mapping.data, mapping.size)[:]
+        lib.mt_mapping_close(mapping)
+        return found
 
     def mark(self, number: int, lane: int) -> int:
         return int(lib.mt_objects_mark(self.handle, number, lane))
@@ -144,6 +161,11 @@ class ObjectsAgainstDict(RuleBasedStateMachine):
             assert self.objects.mark(number, lane) == expected
             if known is not None:
                 known.lanes.add(lane)
+
+    @rule(data=st.data())
+    def where(self, data: st.DataObject) -> None:
+        number = self.pick(data)
+        assert self.objects.where(number) == (self.known[number].data if number in self.known else STALE)
 
     @rule(data=st.data())
     def forget_lane(self, data: st.DataObject) -> None:
@@ -331,3 +353,90 @@ def test_without_memory_a_refused_id_leaves_nothing_behind() -> None:
         objects.destroy()
 
     assert each_allocation_failing(scenario) == 3
+
+
+def test_bytes_stay_where_they_were_put(objects: Objects) -> None:
+    files = open_files()
+    content = bytes(range(256)) * 100
+    assert objects.add(1, content) == objects.add(2, b"") == OK
+    live = objects.memory.live
+    assert [objects.where(1) for _ in range(3)] == [content] * 3
+    assert objects.where(2) == b""
+    assert open_files() == files + 2
+    assert objects.get(1) == (content, 1)
+    assert (objects.memory.live, objects.bytes) == (live, len(content))
+    assert objects.unref(1) == objects.unref(2) == []
+    assert open_files() == files
+
+
+def test_a_mapping_outlives_the_object_and_private_changes_are_nobody_elses(objects: Objects) -> None:
+    assert objects.add(1, b"abc" * 1000) == OK
+    where = ffi.new("mt_where *")
+    assert lib.mt_objects_where(objects.handle, 1, where) == OK
+    ours, theirs = (lib.mt_mapping_open(where, ffi.sizeof("mt_where"), private) for private in (True, False))
+    ffi.buffer(ours.data, 3)[:] = b"xyz"
+    assert ffi.buffer(theirs.data, 6)[:] == b"abcabc"
+    assert ffi.buffer(ours.data, 6)[:] == b"xyzabc"
+    assert objects.get(1) == (b"abc" * 1000, 1)
+    assert objects.unref(1) == []
+    assert ffi.buffer(theirs.data, theirs.size)[:] == b"abc" * 1000
+    for mapping in (ours, theirs):
+        lib.mt_mapping_close(mapping)
+    lib.mt_mapping_close(ffi.NULL)
+
+
+def test_what_lies_there_instead_is_not_mapped(objects: Objects) -> None:
+    assert objects.add(1, b"abc") == objects.add(2, b"def") == OK
+    where = ffi.new("mt_where *")
+    assert lib.mt_objects_where(objects.handle, 1, where) == OK
+    assert objects.unref(1) == []
+    assert lib.mt_mapping_open(where, ffi.sizeof("mt_where"), False) == ffi.NULL
+    assert ffi.errno == errno.ENOENT
+    assert objects.where(2) == b"def"  # in a file with the descriptor of the other
+    assert lib.mt_mapping_open(where, ffi.sizeof("mt_where"), False) == ffi.NULL
+    assert ffi.errno == errno.ESTALE
+    assert lib.mt_mapping_open(where, 3, False) == ffi.NULL
+    assert ffi.errno == errno.EINVAL
+
+
+def test_nobody_can_shorten_or_change_the_file(objects: Objects) -> None:
+    assert objects.add(1, b"abc") == OK
+    where = ffi.new("mt_where *")
+    assert lib.mt_objects_where(objects.handle, 1, where) == OK
+    for change in (lambda: os.ftruncate(where.fd, 0), lambda: os.pwrite(where.fd, b"x", 40)):
+        with pytest.raises(PermissionError):
+            change()
+
+
+def test_half_of_the_descriptors_are_the_scripts(objects: Objects) -> None:
+    assert objects.add(1, b"abc") == OK
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(int(entry.name) for entry in Path("/proc/self/fd").iterdir())
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, before[1]))
+    held = []
+    try:
+        while not held or held[-1] < highest // 2:
+            held.append(os.open("/dev/null", os.O_RDONLY))
+        assert objects.where(1) == lib.MT_E_SYS
+        assert objects.get(1) == (b"abc", 1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        for fd in held:
+            os.close(fd)
+    assert objects.where(1) == b"abc"
+
+
+def test_without_memory_bytes_stay_in_the_heap() -> None:
+    memory = Memory(fail_at=2 + 2 + 1)
+    objects = Objects(memory, 1)
+    assert objects.add(1, b"abc") == OK
+    assert objects.where(1) == lib.MT_E_SYS
+    assert objects.get(1) == (b"abc", 1)
+    assert objects.where(1) == b"abc"
+    objects.destroy()
+    assert memory.live == 0
+    memory.close()
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import json
 import math
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 
 from helpers.processes import ROOT
 from mpitask.errors import ConfigurationError
-from mpitask.sim import Job, run, shipped
+from mpitask.sim import Job, durations, run, shipped
 from mpitask.sim.__main__ import main
 
 
@@ -82,6 +83,23 @@ def test_a_stencil_waits_for_its_neighbours() -> None:
     stencil, chains = simulate(32, shape="stencil", **uneven), simulate(32, shape="chain", **uneven)
     assert stencil["tasks"]["done"] == chains["tasks"]["done"] == 640
     assert stencil["makespan_s"] >= chains["makespan_s"] > 2.0
+
+
+@pytest.mark.parametrize("per_node", [64, 8, 2])
+@pytest.mark.parametrize("seed", range(3))
+def test_durations_of_three_decades_are_scheduled_nearly_as_a_list(per_node: int, seed: int) -> None:
+    """1,024 tasks of 1 ms to 1 s on 64 workers: what was sent ahead behind a long task is taken back in time."""
+    job = Job(workers=64, per_node=per_node, shape="loguniform", tasks_per_worker=16, task_seconds=0.001, seed=seed)
+    lasting = durations(job)
+    assert len(lasting) == 1024
+    assert min(lasting) < 0.002
+    assert 0.9 < max(lasting) <= 1.0
+    free = [0.0] * job.workers  # a perfect list schedule: the next task goes to the worker that is free first
+    for seconds in lasting:
+        heapq.heappush(free, heapq.heappop(free) + seconds)
+    report = run(job, shipped())
+    assert report["tasks"]["done"] == 1024
+    assert report["makespan_s"] < 1.1 * max(free)
 
 
 def test_an_imbalance_is_filled_up() -> None:

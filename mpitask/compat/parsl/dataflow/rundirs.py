@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mpitask.dataflow.kernel import make_run_dir
+from mpitask.dataflow.rundir import make_run_dir
 
 
 def make_rundir(path: str) -> str:

@@ -73,7 +73,8 @@ class EngineExecutor(RepresentationMixin, BlockProviderExecutor):
         """Runs a call on the engine, beside those of the kernel."""
         self.validate_resource_spec(resource_specification)
         engine = self._running()
-        return engine.call(engine.function_id(self.prepare(func, resource_specification)), args, kwargs)
+        callee = self.prepare(func, resource_specification)
+        return engine.call(engine.function_id(callee), args, kwargs)
 
     def shutdown(self, *_: Any, **__: Any) -> None:
         """Nothing: the engine ends with the kernel."""
