@@ -9,7 +9,7 @@
  * came from there, and of the rest one of the lowest band of priorities: jobs of a band were submitted at the same depth of tasks within tasks, and
  * the ones at the top have most below them.
  * Jobs of items: the class's durations are those of an item. A slot gets 30 ms of them at a time, a lane that cuts further itself half as many times that as
- * it has slots: its units. No lane has more than twice its slots in units. The last job that is ready is cut smaller and smaller, so that all lanes end together.
+ * it has slots: its units. It gets more while it has fewer units than twice its slots. The last job that is ready is cut smaller and smaller, so that all lanes end together.
  * Invariants: a lane's booked jobs, units, nanoseconds and bytes are the sums over what was assigned and not given back.
  * Thread rule: one owner thread.
  */

@@ -146,6 +146,28 @@ def test_random_task_records_are_judged_as_the_rules_say(record: Record, claimed
     assert check(record, sender) == (OK if allowed(record, sender) else lib.MT_E_RECORD)
 
 
+SPAN_HEAD = 32
+BIG = st.sampled_from([0, 1, 2, 2**63, 2**64 - 2, 2**64 - 1])
+
+
+@same_every_time(200)
+@given(
+    st.lists(st.tuples(st.sampled_from([0, 5]), st.integers(0, 20)), max_size=3),
+    st.tuples(BIG, BIG, BIG, st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1)),
+    st.integers(0, SPAN_HEAD + 9),
+)
+def test_spans_have_items_whose_numbers_fit(
+    edges: list[tuple[int, int]], span: tuple[int, int, int, int, int], length: int
+) -> None:
+    args = (struct.pack("<QQQII", *span) + bytes(9))[:length]
+    inline = sum(pad8(size) for object_id, size in edges if object_id == 0)
+    first, count, *_ = span
+    makes_sense = length >= SPAN_HEAD and count > 0 and first + count < 2**64
+    for flags, is_span in [(0, False), (lib.MT_CODEC_SPAN, True), (lib.MT_CODEC_SPAN | lib.MT_CODEC_MARSHAL, True)]:
+        record = replace(task(edges, inline, args), flags=flags)
+        assert check(record, CHILD) == (OK if makes_sense or not is_span else lib.MT_E_RECORD)
+
+
 @same_every_time(200)
 @given(others, claims, st.one_of(st.just(PARENT | CHILD | WORKER | ZYGOTE), senders))
 def test_random_records_of_all_kinds_are_judged_as_the_rules_say(

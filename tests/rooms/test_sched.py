@@ -719,6 +719,77 @@ def test_a_lane_gets_work_as_soon_as_its_credit_suffices(sched: Sched) -> None:
     assert sched.all() == [(3, lane)], "MT_E_AGAIN means that no lane has credit"
 
 
+def test_durations_of_items_are_weighted_by_their_number(sched: Sched) -> None:
+    number = sched.add_class()
+    sched.add_lane()
+    sched.push_job(1, items=10**6, class_index=number)
+    job = sched.next()
+    assert job is not None
+    assert (job.items, job.units, job.cost_ns) == (1, 1, UNKNOWN_NS), "of what is not known at all, one"
+    sched.done(job, 20_000)
+    assert sched.expect(number) == 20_000 + OVERHEAD_NS
+    sched.push_job(1, items=10**6 - 1, class_index=number)
+    job = sched.next()
+    assert job is not None
+    assert job.items == CHUNK_NS // 21_000
+    sched.done(job, job.items * 100)
+    assert sched.expect(number) < 130, "one item in a hurry says little"
+
+
+def test_a_lane_that_cuts_gets_several_slots_worth_and_never_more_than_twice_its_slots(sched: Sched) -> None:
+    number = sched.add_class(CHUNK_NS // 10)
+    lane, other = sched.add_lane(slots=8, cuts=True), sched.add_lane(slots=2)
+    left, jobs = 10**6, []
+    sched.push_job(1, items=left, class_index=number)
+    while (job := sched.next()) is not None:
+        jobs.append(job)
+        left -= job.items
+        sched.push_job(1, items=left, class_index=number, first=True)
+    assert [(job.units, job.items) for job in jobs if job.lane == lane] == [(4, 40)] * 4
+    assert [(job.units, job.items) for job in jobs if job.lane == other] == [(1, 10)] * 4
+    assert lib.mt_sched_excess(sched.handle, lane) == 8
+    for job in jobs:
+        sched.done(job)
+    assert lib.mt_sched_idle(sched.handle, lane) == 8
+
+
+def test_the_last_job_of_items_is_cut_smaller_and_smaller(sched: Sched) -> None:
+    number = sched.add_class(1000)
+    for _ in range(4):
+        sched.add_lane()
+    left, sizes = 120_000, []
+    while left:
+        sched.push_job(1, items=left, class_index=number)
+        job = sched.next()
+        assert job is not None
+        sizes.append(job.items)
+        left -= job.items
+        sched.done(job, job.items * 1000)
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] == 120_000 // 8
+    assert sizes[-2] <= LEAST_CHUNK_NS // 1000
+    assert sum(sizes) == 120_000
+    sched.push_job(1, items=120_000, class_index=number)
+    sched.push(2, number)
+    job = sched.next()
+    assert job is not None
+    assert job.items > sizes[0], "something else is ready: nobody will be idle"
+    sched.forget_ready()
+
+
+def test_jobs_that_stay_are_not_given_back(sched: Sched) -> None:
+    sched.add_class()
+    lane = sched.add_lane()
+    for key, stays in enumerate([False, True, False, True]):
+        sched.push_job(key, items=5, origin=lane, stays=stays)
+    found = []
+    key = ffi.new("uint64_t *")
+    while lib.mt_sched_take_last_from(sched.handle, lane, 2**32, key) == OK:
+        found.append(key[0])
+    assert found == [2, 0]
+    assert sched.ready == 2
+
+
 def test_hundreds_of_lanes_are_filled_evenly(sched: Sched) -> None:
     known = sched.add_class(1_000)
     for _ in range(300):
