@@ -11,6 +11,8 @@
 #define CHUNK_NS 30000000u
 /* Towards the end it gets less, but not less than this. */
 #define LEAST_CHUNK_NS 4000000u
+/* Few items fade too. */
+#define FRACTION 64u
 /* More than any job takes; sums of it do not overflow. */
 #define MAX_COST_NS ((uint64_t)1 << 53)
 
@@ -59,7 +61,7 @@ static const demand NOTHING = {NOTHING_AT_ALL, 1, 0, 0, INT32_MAX};
 
 typedef struct class_row {
     uint64_t mean_ns; /* 0: unknown */
-    uint64_t items, items_ns; /* what was measured of jobs of items, fading */
+    uint64_t items, items_ns; /* what was measured of jobs of items, fading; `items` in FRACTIONs */
     bool measured;
     bool used;
 } class_row;
@@ -462,9 +464,10 @@ void mt_sched_return(mt_sched *sched, const mt_assignment *what) {
 
 static void learn(class_row *c, uint64_t items, uint64_t cost_ns) {
     if (items > 0) { /* each job counts as much as it has items: a short one says little about them */
-        c->items += (items < MAX_COST_NS ? items : MAX_COST_NS) - c->items / 8;
+        c->items += (items < MAX_COST_NS ? items : MAX_COST_NS) * FRACTION - c->items / 8;
         c->items_ns += (cost_ns < MAX_COST_NS ? cost_ns : MAX_COST_NS) - c->items_ns / 8;
-        c->mean_ns = c->items_ns < c->items ? 1 : c->items_ns / c->items;
+        c->mean_ns = c->items_ns * FRACTION / c->items;
+        if (c->mean_ns == 0) c->mean_ns = 1;
     } else if (!c->measured) {
         c->mean_ns = cost_ns;
     } else {

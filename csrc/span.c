@@ -74,7 +74,11 @@ int mti_engine_open_span(mt_engine *e, mt_job *whole, const void *args, uint64_t
     if (!mti_span_read(args, size, &head)) return MT_E_STALE;
     if (head.combine != 0 && mt_objects_ref(e->objects, head.combine) != MT_OK) return MT_E_STALE;
     span *s = mti_get_zeroed(e->alloc, 1, sizeof *s);
-    if (s == NULL) return MT_E_NOMEM;
+    if (s == NULL) {
+        mti_objects_release(e->objects, head.combine);
+        if (whole->kind == JOB_ERRAND) mti_engine_free_errand(e, errand_of(whole)); /* nobody else knows of it */
+        return MT_E_NOMEM;
+    }
     s->whole = whole;
     s->head = head;
     s->bytes = bytes;

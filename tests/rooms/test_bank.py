@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections import deque
 from collections.abc import Iterator
 from functools import partial
@@ -46,12 +47,12 @@ class Stand:
         assert status >= OK, ffi.string(lib.mt_status_text(status))
         return status
 
-    def submit(self, arguments: bytes) -> int:
+    def submit(self, arguments: bytes, codec: int = lib.MT_CODEC_MARSHAL) -> int:
         """The task's number."""
         number = len(self.tasks)
         raw = ffi.new("unsigned char[]", arguments)
         part = ffi.new("mt_part *", {"data": raw, "size": len(arguments)})
-        fields = {"number": number, "fn": 1, "codec": lib.MT_CODEC_MARSHAL, "n_args": 1, "args": part}
+        fields = {"number": number, "fn": 1, "codec": codec, "n_args": 1, "args": part}
         spec = ffi.new("mt_task_spec *", fields)
         task = self.memory.attempt(partial(lib.mt_task_new, self.memory.alloc, spec))
         self.tasks.append(task)
@@ -110,6 +111,11 @@ class Stand:
 def last(microseconds: int, before: int = 4) -> bytes:
     """Arguments that end with this number."""
     return b"\xff" * before + microseconds.to_bytes(4, "little")
+
+
+def span(first: int, count: int, microseconds: int, combine: int = 0, losses: int = 0, chunk: int = 0) -> bytes:
+    """The arguments of a task of many items, each of which takes so long."""
+    return struct.pack("<QQQII", first, count, combine, losses, chunk) + last(microseconds)
 
 
 class BankAgainstOracle(RuleBasedStateMachine):
@@ -302,3 +308,95 @@ def test_without_memory_it_says_so_and_leaves_nothing() -> None:
             stand.destroy()
 
     assert each_allocation_failing(scenario) > 20
+
+
+SPAN = lib.MT_CODEC_SPAN | lib.MT_CODEC_MARSHAL
+
+
+def run_span(stand: Stand, *, kills: bool = False) -> int:
+    """Until nothing is left; when that was."""
+    now_ns, steps = 0, 0
+    while stand.outstanding:
+        stand.step(now_ns)
+        stand.dispatch()
+        assert stand.check() == OK
+        steps += 1
+        if kills and steps == 6:
+            stand.kill()
+        assert steps < 10_000
+        now_ns = max(now_ns + 10 * MICROSECOND, min(stand.due_ns, now_ns + 1_000 * MICROSECOND))
+    return now_ns
+
+
+def counts_of(value: Any) -> list[int]:
+    data, found = bytes(ffi.buffer(value.data, value.size)), []
+    while data:
+        count, size, codec, _ = struct.unpack_from("<QQII", data)
+        assert (size, codec) == (1, lib.MT_CODEC_MARSHAL)
+        found.append(count)
+        data = data[24 + 8 :]
+    return found
+
+
+@pytest.mark.parametrize("chunk", [0, 30])
+def test_a_span_is_cut_for_virtual_workers_too(chunk: int) -> None:
+    memory = Memory()
+    stand = Stand(memory, 4)
+    stand.step(0)
+    number = stand.submit(span(10**6, 2000, 500, chunk=chunk), SPAN)
+    end_ns = run_span(stand)
+    assert stand.state(number) == lib.MT_DONE
+    value = lib.mt_task_value(stand.tasks[number])
+    assert value.codec == lib.MT_CODEC_PARTS
+    counts = counts_of(value)
+    assert sum(counts) == 2000
+    assert max(counts) <= (chunk or 60), "30 ms"
+    assert 250_000 * MICROSECOND <= end_ns < 275_000 * MICROSECOND, "four workers were busy all the time"
+    stand.destroy()
+    assert memory.live == 0
+    memory.close()
+
+
+def test_the_values_of_a_span_are_combined() -> None:
+    memory = Memory()
+    stand = Stand(memory, 4)
+    stand.step(0)
+    number = stand.submit(span(0, 3000, 500, combine=1), SPAN)
+    run_span(stand)
+    assert stand.state(number) == lib.MT_DONE
+    value = lib.mt_task_value(stand.tasks[number])
+    assert (bytes(ffi.buffer(value.data, value.size)), value.codec) == (b"N", lib.MT_CODEC_MARSHAL)
+    stand.destroy()
+    assert memory.live == 0
+    memory.close()
+
+
+def test_spans_that_make_no_sense_are_not_run() -> None:
+    memory = Memory()
+    stand = Stand(memory, 4)
+    stand.step(0)
+    numbers = [stand.submit(arguments, SPAN) for arguments in (span(0, 0, 1), span(0, 1, 1, combine=77), b"")]
+    stand.dispatch()
+    assert [stand.state(number) for number in numbers] == [lib.MT_CANCELLED] * 3
+    assert stand.outstanding == 0
+    stand.destroy()
+    assert memory.live == 0
+    memory.close()
+
+
+@pytest.mark.parametrize("losses", [0, 9])
+def test_spans_without_memory_leave_nothing(losses: int) -> None:
+    def scenario(memory: Memory) -> None:
+        stand = Stand(memory, 2)
+        try:
+            stand.step(0)
+            stand.submit(span(0, 400, 500, combine=1, losses=losses), SPAN)
+            number = stand.submit(span(0, 40, 500, losses=losses), SPAN)
+            run_span(stand, kills=True)
+            assert losses == 0 or stand.state(number) == lib.MT_DONE
+        except OutOfMemoryError:
+            pass
+        finally:
+            stand.destroy()
+
+    assert each_allocation_failing(scenario) > 30

@@ -212,9 +212,9 @@ class Class:
     def learn(self, duration_ns: int, items: int = 0) -> None:
         cost = duration_ns + OVERHEAD_NS
         if items:
-            self.items += items - self.items // 8
+            self.items += min(items, MAX_COST_NS) * 64 - self.items // 8
             self.items_ns += cost - self.items_ns // 8
-            self.mean_ns = max(1, self.items_ns // self.items)
+            self.mean_ns = max(1, self.items_ns * 64 // self.items)
             self.measured = True
             return
         self.mean_ns = self.mean_ns + cost // 8 - self.mean_ns // 8 if self.measured else cost
