@@ -121,7 +121,7 @@ class Sched:
 
     def take_last(self, below: int) -> int | None:
         key = ffi.new("uint64_t *", SENTINEL)
-        if lib.mt_sched_take_last(self.handle, below, key) == AGAIN:
+        if lib.mt_sched_take_last(self.handle, lib.MT_NO_LANE, -(2**31), below, key) == AGAIN:
             assert key[0] == SENTINEL
             return None
         return int(key[0])
