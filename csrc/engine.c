@@ -321,7 +321,7 @@ int mt_engine_from_lane(mt_engine *e, uint32_t lane_index, const mt_incoming *in
             if (from->role == MT_ROLE_WORKER) return mti_engine_on_worker_slots(e, lane_index, &rec);
             mt_sched_set_slots(e->sched, lane_index, rec.n);
             return MT_OK;
-        case MT_KIND_RECALL: return mti_engine_on_recall(e, lane_index, rec.n, (int64_t)rec.id);
+        case MT_KIND_RECALL: return mti_engine_on_recall(e, lane_index, incoming);
         case MT_KIND_RECALLED: return mti_engine_on_recalled(e, from, rec.n);
         case MT_KIND_STOP: e->stop_mode = (int)rec.n; return MT_OK;
         case MT_KIND_BYE:

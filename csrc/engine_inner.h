@@ -33,7 +33,7 @@ typedef struct lane {
     uint64_t owed;                /* jobs that the lane has recalled and not got yet */
     uint32_t given;               /* those that it got since its last RECALL */
     uint32_t asked;               /* lanes that were asked on its behalf */
-    int64_t owed_below;
+    int64_t owed_floor, owed_below;
     bool closed;                  /* workers: begins nothing */
     bool submits;                 /* tasks come from it: it is told how many slots there are elsewhere */
     uint32_t told;                /* what it was told last */
@@ -203,8 +203,8 @@ MT_MUST_CHECK int mti_engine_send_ready(mt_engine *engine, uint64_t *out_n);
 MT_MUST_CHECK int mti_engine_put_back_after(mt_engine *engine, uint32_t lane_index, uint64_t started);
 /* Takes jobs back from lanes that are behind; `*out_n`: how many lanes were asked. */
 MT_MUST_CHECK int mti_engine_recall(mt_engine *engine, uint64_t *out_n);
-/* A lane wants up to `n` of its jobs of a priority below `below` back. */
-MT_MUST_CHECK int mti_engine_on_recall(mt_engine *engine, uint32_t origin, uint32_t n, int64_t below);
+/* A lane wants some of its jobs back. */
+MT_MUST_CHECK int mti_engine_on_recall(mt_engine *engine, uint32_t origin, const mt_incoming *incoming);
 /* A lane has given all back that it could, `n` jobs. */
 MT_MUST_CHECK int mti_engine_on_recalled(mt_engine *engine, lane *l, uint32_t n);
 /* A worker says how many tasks it runs at a time now, from which priority on. */

@@ -19,7 +19,7 @@ static const mt_kind_row kinds[MT_KIND_COUNT] = {
     [MT_KIND_EXITED] = {"EXITED", MT_ROLE_ZYGOTE, MT_ROLE_PARENT, 0, sizeof(mt_rec) + sizeof(mt_lost)},
     [MT_KIND_SLOTS] = {"SLOTS", ALL, ALL, 0, sizeof(mt_rec)},
     [MT_KIND_RESUME] = {"RESUME", MT_ROLE_PARENT, MT_ROLE_WORKER, 0, sizeof(mt_rec)},
-    [MT_KIND_RECALL] = {"RECALL", ALL, MT_ROLE_PARENT | MT_ROLE_CHILD, MT_KIND_RECALLED, sizeof(mt_rec)},
+    [MT_KIND_RECALL] = {"RECALL", ALL, MT_ROLE_PARENT | MT_ROLE_CHILD, MT_KIND_RECALLED, sizeof(mt_rec_recall)},
     [MT_KIND_RECALLED] = {"RECALLED", MT_ROLE_PARENT | MT_ROLE_CHILD, ALL, 0, sizeof(mt_rec)},
 };
 

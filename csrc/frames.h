@@ -57,7 +57,7 @@
 #define MT_KIND_SLOTS 11 /* n worker slots: child: below me now; engine, to whoever sends tasks up: elsewhere than at you. Worker: n tasks at a
                           * time, of priorities from `id` (as an int64_t) on; fewer than before: what I have not begun I will not begin */
 #define MT_KIND_RESUME 12 /* engine -> worker: tasks from here on were sent after the recall */
-#define MT_KIND_RECALL 13 /* by the sender of tasks: give back up to n that have not begun, of a priority below `id` (as an int64_t) */
+#define MT_KIND_RECALL 13 /* by the sender of tasks: give back up to n that have not begun. Body: mt_rec_recall */
 #define MT_KIND_RECALLED 14 /* what could be given back has been, as RESULTs; n of them */
 #define MT_KIND_COUNT 15
 
@@ -126,6 +126,13 @@ typedef struct mt_where {
     uint64_t offset;
     uint64_t size;
 } mt_where;
+
+/* RECALL: of which priorities. */
+typedef struct mt_rec_recall {
+    mt_rec rec;
+    int64_t floor; /* from this on */
+    int64_t below;
+} mt_rec_recall;
 
 /* Why a task was lost. */
 typedef struct mt_lost {

@@ -405,18 +405,8 @@ static int worker_take(virtual_worker *v, uint64_t *moved) {
     bool is_for_below = task->rec.kind == MT_KIND_RESULT || task->rec.kind == MT_KIND_SLOTS || task->rec.kind == MT_KIND_RECALLED;
     if (status == MT_OK && is_for_below) status = v->below == NULL ? MT_E_RECORD : mti_below_take(v->below, &incoming);
     if (status == MT_OK && task->rec.kind == MT_KIND_TASK && mti_begin_job(v->memory.started, &v->started)) {
-        const mt_edge_ref *refs = (const mt_edge_ref *)(const void *)(task + 1);
-        const unsigned char *at = (const unsigned char *)(refs + task->rec.n);
-        uint64_t words[3], sum = 0, word;
-        for (uint32_t i = 0; i < task->rec.n; i++) {
-            if (refs[i].object != 0) { /* sent before; the tests make such a value's first word its size */
-                sum += refs[i].size;
-                continue;
-            }
-            memcpy(&word, at, sizeof word);
-            sum += word;
-            at += mti_pad8(refs[i].size);
-        }
+        uint64_t words[3], sum;
+        const unsigned char *at = mti_below_edges(task, &sum);
         v->span.count = v->items = 0;
         v->task_id = task->rec.id;
         v->has_task = true;
@@ -511,13 +501,13 @@ static int close_or_open(virtual_worker *v) {
     return status;
 }
 
-/* What its task may do beside running: submit, close, open. */
+/* What its task may do beside running: submit, close, open. Only a worker that has begun something closes, as a real one: so there is an end. */
 static int worker_submit(mt_world *w, virtual_worker *v, uint64_t *moved) {
     /* Not faster than it reads what that makes the engine send again: there would be no end. */
     bool is_writing = v->out.base.backlog_bytes > 0 || (v->below != NULL && mti_below_is_writing(v->below));
     bool submits = !w->is_finishing && w->submissions < MOST_SUBMISSIONS && draw(w, 1000000) < w->options.submits_per_million;
     int status = MT_OK;
-    if (v->is_closed ? !is_writing && (w->is_finishing || draw(w, 4) == 0) : !is_writing && submits && draw(w, 4) == 0) {
+    if (v->is_closed ? !is_writing && (w->is_finishing || draw(w, 4) == 0) : !is_writing && v->has_task && submits && draw(w, 4) == 0) {
         ++*moved;
         status = close_or_open(v);
     } else if (submits && v->has_task && v->is_closed) {

@@ -1,6 +1,6 @@
 /* loopback_below.h - for tests: the engine that a worker of a simulated job has for sub-tasks, and what must come of them.
  *
- * Role: a real engine without lanes of its own, whose way up is the worker's ring. It submits at random, and looks at how every sub-task ends.
+ * Role: a real engine, in every other worker with an inline worker that runs what is deep enough, whose way up is the worker's ring. It submits at random, and looks at how every sub-task ends.
  * Thread rule: one thread.
  */
 #ifndef MT_LOOPBACK_BELOW_H
@@ -9,6 +9,9 @@
 #include "engine.h"
 
 typedef struct mt_below mt_below;
+
+/* The arguments of a task of such a job, and the sum of its edges' first words. */
+const unsigned char *mti_below_edges(const mt_rec_task *task, uint64_t *out_sum);
 
 /* Records go to `up`, a ring of the caller's, who tells nobody; `number`: no two of a job have the same. NULL: no memory. */
 mt_below *mti_below_new(const mt_alloc *alloc, mt_ring *up, const mt_segment_link *memory, uint64_t number);

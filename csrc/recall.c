@@ -1,6 +1,8 @@
 /* Jobs that have not begun come back from a lane that is behind. */
 #include "engine_inner.h"
 
+#include <string.h>
+
 /* Jobs are taken back from a lane that has this much work for each slot, or has not answered for so long, while others starve. Less would not
  * pay: taking a job back costs as much as sending it. */
 #define RECALL_LOAD_NS 1000000u
@@ -38,7 +40,7 @@ int mti_engine_put_back_after(mt_engine *e, uint32_t lane_index, uint64_t starte
 }
 
 /* Asks a child, or takes at once what has not begun. */
-static int recall_from(mt_engine *e, uint32_t lane_index, uint64_t n, int64_t below, uint32_t on_behalf) {
+static int recall_from(mt_engine *e, uint32_t lane_index, uint64_t n, int64_t floor, int64_t below, uint32_t on_behalf) {
     lane *l = &e->lanes[lane_index];
     l->recalled_ns = e->now_ns;
     if (l->link->recall != NULL) {
@@ -53,7 +55,9 @@ static int recall_from(mt_engine *e, uint32_t lane_index, uint64_t n, int64_t be
     l->recalling_for = on_behalf;
     l->recall_below = below;
     if (on_behalf != NO_LANE) e->lanes[on_behalf].asked++;
-    return mti_engine_send_head(l->link, MT_KIND_RECALL, (uint64_t)below, n < UINT32_MAX ? (uint32_t)n : UINT32_MAX);
+    mt_rec_recall rec = {{sizeof rec, 0, MT_KIND_RECALL, 0, n < UINT32_MAX ? (uint32_t)n : UINT32_MAX}, floor, below};
+    mt_part part = {&rec, sizeof rec};
+    return mti_link_send(l->link, &part, 1, NULL);
 }
 
 /* Jobs of a lane that may not have begun. */
@@ -86,7 +90,8 @@ static int give_up_ready(mt_engine *e, uint32_t origin) {
     const lane *to = &e->lanes[origin];
     int status = MT_OK;
     uint64_t key;
-    while (to->owed > 0 && status == MT_OK && mt_sched_take_last_from(e->sched, origin, to->owed_below, &key) == MT_OK) {
+    while (to->owed > 0 && status == MT_OK &&
+           mt_sched_take_last(e->sched, origin, to->owed_floor, to->owed_below, &key) == MT_OK) {
         mt_job *job = mt_table_find(e->jobs, key);
         if (job != NULL) status = give_up(e, job);
     }
@@ -99,16 +104,21 @@ static int say_recalled(lane *to) {
 }
 
 /* A lane wants jobs back: first those that are queued here, then those that workers have not begun, then those that ranks may have. */
-int mti_engine_on_recall(mt_engine *e, uint32_t origin, uint32_t n, int64_t below) {
+int mti_engine_on_recall(mt_engine *e, uint32_t origin, const mt_incoming *incoming) {
+    mt_rec_recall rec;
+    memcpy(&rec, incoming->data, sizeof rec);
+    uint32_t n = rec.rec.n;
+    int64_t below = rec.below;
     lane *to = &e->lanes[origin];
     if (to->asked > 0) return MT_E_RECORD; /* it has not been answered yet */
     to->owed = n;
     to->given = 0;
+    to->owed_floor = rec.floor;
     to->owed_below = below;
     int status = give_up_ready(e, origin);
     for (uint32_t i = 0; i < e->n_lanes && to->owed > 0 && status == MT_OK; i++) {
         if (e->lanes[i].link->recall == NULL || !may_recall(e, i, below) || !has_jobs_from(e, i, origin)) continue;
-        status = recall_from(e, i, UINT64_MAX, below, origin);
+        status = recall_from(e, i, UINT64_MAX, rec.floor, below, origin);
         if (status == MT_OK) status = give_up_ready(e, origin);
     }
     for (uint32_t i = 0, left = n; i < e->n_lanes && to->owed > 0 && left > 0 && status == MT_OK; i++) {
@@ -118,7 +128,7 @@ int mti_engine_on_recall(mt_engine *e, uint32_t origin, uint32_t n, int64_t belo
             if (wanted > to->owed) wanted = to->owed;
             left = wanted < left ? left - (uint32_t)wanted : 0;
         }
-        status = recall_from(e, i, wanted, below, origin);
+        status = recall_from(e, i, wanted, rec.floor, below, origin);
     }
     return status == MT_OK && to->asked == 0 ? say_recalled(to) : status;
 }
@@ -126,7 +136,9 @@ int mti_engine_on_recall(mt_engine *e, uint32_t origin, uint32_t n, int64_t belo
 int mti_engine_come_back(mt_engine *e, mt_job *job) {
     e->recalled++;
     uint32_t origin = origin_of(job);
-    bool is_owed = origin != NO_LANE && e->lanes[origin].owed > 0 && job->priority < e->lanes[origin].owed_below && is_undivided(job);
+    const lane *to = origin == NO_LANE ? NULL : &e->lanes[origin];
+    bool is_owed = to != NULL && to->owed > 0 && job->priority >= to->owed_floor && job->priority < to->owed_below &&
+                   is_undivided(job);
     if (!is_owed) return put_back(e, job);
     mt_assignment booking = mti_engine_booking_of(job);
     mti_engine_lane_remove(e, &e->lanes[job->lane], job);
@@ -174,9 +186,19 @@ int mti_engine_on_worker_slots(mt_engine *e, uint32_t lane_index, const mt_rec *
     return status;
 }
 
-/* Slots here that have nothing to do take back what was sent up. */
+/* Slots here that have nothing to do take back what was sent up, if it is something that they may run. */
 static int recall_from_above(mt_engine *e, uint64_t idle, uint64_t *out_n) {
     if (e->up == NO_LANE || idle == 0 || !may_recall(e, e->up, ANY_PRIORITY)) return MT_OK;
+    int64_t floor = ANY_PRIORITY;
+    for (uint32_t i = 0; i < e->n_lanes; i++) {
+        bool is_idle = i != e->up && mt_sched_idle(e->sched, i) > 0;
+        if (is_idle && mt_sched_floor(e->sched, i) < floor) floor = mt_sched_floor(e->sched, i);
+    }
+    uint64_t fitting = 0;
+    for (uint32_t at = e->lanes[e->up].first_job; at != NO_JOB && fitting < idle; at = job_at(e, at)->next) {
+        fitting += job_at(e, at)->priority >= floor;
+    }
+    if (fitting == 0) return MT_OK;
     lane *l = &e->lanes[e->up];
     if (l->quiet_since_ns == 0) l->quiet_since_ns = e->now_ns;
     uint64_t last_ns = l->quiet_since_ns > l->recalled_ns ? l->quiet_since_ns : l->recalled_ns;
@@ -186,7 +208,7 @@ static int recall_from_above(mt_engine *e, uint64_t idle, uint64_t *out_n) {
         return MT_OK;
     }
     ++*out_n;
-    return recall_from(e, e->up, idle + excess(e, e->up) / 2, ANY_PRIORITY, NO_LANE);
+    return recall_from(e, e->up, idle + excess(e, e->up) / 2, floor, ANY_PRIORITY, NO_LANE);
 }
 
 /* Finds lanes that are behind while others have nothing to do, or while jobs that are more urgent wait here or behind others in the lane (a
@@ -217,7 +239,7 @@ int mti_engine_recall(mt_engine *e, uint64_t *out_n) {
             continue;
         }
         uint64_t behind = excess(e, i), share = idle * behind / (idle + behind) + 1;
-        status = recall_from(e, i, urgent > 0 ? (urgent < behind ? urgent : behind) : share, below, NO_LANE);
+        status = recall_from(e, i, urgent > 0 ? (urgent < behind ? urgent : behind) : share, INT32_MIN, below, NO_LANE);
         ++*out_n;
     }
     return status;

@@ -493,21 +493,10 @@ int mt_sched_first_priority(const mt_sched *sched, int32_t *out_priority, uint64
     return MT_OK;
 }
 
-int mt_sched_take_last(mt_sched *sched, int64_t below, uint64_t *out_key) {
-    if (sched->ready == 0) return MT_E_AGAIN;
-    level *l = sched->levels + sched->n_levels - 1;
-    while (l->count == 0) l--;
-    if (l->priority >= below) return MT_E_AGAIN;
-    ready_job job = l->jobs[(l->first + l->count - 1) & (l->capacity - 1)];
-    leave(sched, l, &job);
-    *out_key = job.key;
-    return MT_OK;
-}
-
-int mt_sched_take_last_from(mt_sched *sched, uint32_t origin, int64_t below, uint64_t *out_key) {
-    if (sched->lanes[origin].queued == 0) return MT_E_AGAIN;
+int mt_sched_take_last(mt_sched *sched, uint32_t origin, int64_t floor, int64_t below, uint64_t *out_key) {
+    if (sched->ready == 0 || (origin != MT_NO_LANE && sched->lanes[origin].queued == 0)) return MT_E_AGAIN;
     for (level *l = sched->levels + sched->n_levels; l-- > sched->levels && l->priority < below;) {
-        uint64_t mask = l->capacity - 1, i = l->count;
+        uint64_t mask = l->capacity - 1, i = l->priority < floor ? 0 : l->count;
         for (; i > 0; i--) {
             const ready_job *at = &l->jobs[(l->first + i - 1) & mask];
             if (at->origin == origin && at->stays == 0) break;
@@ -523,6 +512,8 @@ int mt_sched_take_last_from(mt_sched *sched, uint32_t origin, int64_t below, uin
 }
 
 uint32_t mt_sched_lane_slots(const mt_sched *sched, uint32_t lane_index) { return sched->lanes[lane_index].limits.slots; }
+
+int32_t mt_sched_floor(const mt_sched *sched, uint32_t lane_index) { return sched->lanes[lane_index].floor; }
 
 uint32_t mt_sched_idle(const mt_sched *sched, uint32_t lane_index) {
     const lane *l = &sched->lanes[lane_index];

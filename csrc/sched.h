@@ -91,12 +91,14 @@ MT_EXPORT void mt_sched_set_overdue(mt_sched *sched, uint32_t lane);
 MT_EXPORT void mt_sched_return(mt_sched *sched, const mt_assignment *what);
 /* Priority of the job that is next, and how many of that priority are ready; MT_E_AGAIN: none is ready. */
 MT_EXPORT MT_MUST_CHECK int mt_sched_first_priority(const mt_sched *sched, int32_t *out_priority, uint64_t *out_n);
-/* Takes the job that would be the last out of the ready ones, if its priority is below `below`. MT_E_AGAIN: there is none. */
-MT_EXPORT MT_MUST_CHECK int mt_sched_take_last(mt_sched *sched, int64_t below, uint64_t *out_key);
-/* The same of the jobs with this origin that do not stay. */
-MT_EXPORT MT_MUST_CHECK int mt_sched_take_last_from(mt_sched *sched, uint32_t origin, int64_t below, uint64_t *out_key);
+/* Takes the job that would be the last out of the ready ones with this origin that do not stay and a priority from `floor` on and below `below`. MT_E_AGAIN: there is
+ * none. */
+MT_EXPORT MT_MUST_CHECK int mt_sched_take_last(mt_sched *sched, uint32_t origin, int64_t floor, int64_t below,
+                                               uint64_t *out_key);
 /* Slots of a lane. */
 MT_EXPORT uint32_t mt_sched_lane_slots(const mt_sched *sched, uint32_t lane);
+/* As it was set. */
+MT_EXPORT int32_t mt_sched_floor(const mt_sched *sched, uint32_t lane);
 /* Slots of a lane in which no booked job can be. */
 MT_EXPORT uint32_t mt_sched_idle(const mt_sched *sched, uint32_t lane);
 /* Units booked on a lane beyond its slots: at least so many have not begun. */

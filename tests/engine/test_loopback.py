@@ -40,7 +40,7 @@ class Job:
             "ring_bytes": rng.choice([1024, 4096, 65536]),
             "frame_bytes": rng.choice([256, 1024, 16384]),
             "kills_per_million": self.kills,
-            "submits_per_million": rng.choice([0, 0, 100_000, 400_000]),
+            "submits_per_million": rng.choice([0, 0, 100_000, 900_000]),
         }
         self.world = lib.mt_world_new(self.alloc, ffi.new("mt_world_options *", options), FUNCTIONS)
         assert self.world

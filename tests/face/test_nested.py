@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import mpitask
@@ -333,3 +334,12 @@ def test_other_workers_take_part() -> None:
 
     with load(workers=3):
         assert len(call(spread, 150)) == 3
+
+
+def test_a_task_shares_with_its_sub_tasks(one: None) -> None:
+    @python_app
+    def sums(n: int) -> list[float]:
+        table = mpitask.share(np.arange(200_000.0))
+        return [float(f.result()) for f in [python_app(lambda t, i: t[i])(table, i) for i in range(n)]]
+
+    assert sums(5).result(timeout=60) == [0.0, 1.0, 2.0, 3.0, 4.0]

@@ -134,7 +134,7 @@ class Sched:
 
     def take_last(self, below: int) -> int | None:
         key = ffi.new("uint64_t *", SENTINEL)
-        if lib.mt_sched_take_last(self.handle, below, key) == AGAIN:
+        if lib.mt_sched_take_last(self.handle, lib.MT_NO_LANE, -(2**31), below, key) == AGAIN:
             assert key[0] == SENTINEL
             return None
         return int(key[0])
@@ -784,7 +784,7 @@ def test_jobs_that_stay_are_not_given_back(sched: Sched) -> None:
         sched.push_job(key, items=5, origin=lane, stays=stays)
     found = []
     key = ffi.new("uint64_t *")
-    while lib.mt_sched_take_last_from(sched.handle, lane, 2**32, key) == OK:
+    while lib.mt_sched_take_last(sched.handle, lane, -(2**31), 2**32, key) == OK:
         found.append(key[0])
     assert found == [2, 0]
     assert sched.ready == 2
