@@ -17,7 +17,7 @@ pytestmark = SHRINKING_TAKES_LONG
 
 PARENT, CHILD, WORKER, ZYGOTE = lib.MT_ROLE_PARENT, lib.MT_ROLE_CHILD, lib.MT_ROLE_WORKER, lib.MT_ROLE_ZYGOTE
 ROLES = [PARENT, CHILD, WORKER, ZYGOTE]
-HEAD, TASK_HEAD, RESULT_HEAD, LOST, WHERE = 24, 40, 32, 16, 32
+HEAD, TASK_HEAD, RESULT_HEAD, LOST, WHERE, SPAN_HEAD = 24, 40, 32, 16, 32, 32
 EDGE = 24
 
 
@@ -93,13 +93,17 @@ def allowed(record: Record, sender: int) -> bool:
     if struct.unpack_from("<Q", raw)[0] != len(raw) or len(raw) < row.min_size:
         return False
     if record.kind == lib.MT_KIND_RESULT:
-        return record.n <= (lib.MT_OUTCOME_RETURNED if sender == CHILD else lib.MT_OUTCOME_CANCELLED)
+        return record.n <= (lib.MT_OUTCOME_CANCELLED if sender == WORKER else lib.MT_OUTCOME_RETURNED)
     if record.kind == lib.MT_KIND_TASK:
         room = len(raw) - TASK_HEAD - record.n * EDGE
         if room < 0:
             return False
         refs = [struct.unpack_from("<QQQ", raw, TASK_HEAD + i * EDGE) for i in range(record.n)]
-        return sum(pad8(size) for object_id, size, _ in refs if object_id == 0) <= room
+        room -= sum(pad8(size) for object_id, size, _ in refs if object_id == 0)
+        if room < 0 or not record.flags & lib.MT_CODEC_SPAN:
+            return room >= 0
+        first, count = struct.unpack_from("<QQ", raw, len(raw) - room) if room >= SPAN_HEAD else (0, 0)
+        return count > 0 and first + count < 2**64
     if record.kind == lib.MT_KIND_OBJECT and record.flags & lib.MT_CODEC_MAPPED:
         return len(raw) == HEAD + WHERE
     return True
@@ -146,7 +150,6 @@ def test_random_task_records_are_judged_as_the_rules_say(record: Record, claimed
     assert check(record, sender) == (OK if allowed(record, sender) else lib.MT_E_RECORD)
 
 
-SPAN_HEAD = 32
 BIG = st.sampled_from([0, 1, 2, 2**63, 2**64 - 2, 2**64 - 1])
 
 
