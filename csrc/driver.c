@@ -256,7 +256,7 @@ static int flush_peers(mt_driver *d, uint64_t *moved) {
 static int tell_slots(mt_driver *d) {
     mt_engine_stats stats = mt_engine_stats_now(d->engine);
     uint32_t slots = stats.slots;
-    mt_store_relaxed(&d->slots, slots + stats.slots_above);
+    mt_store_relaxed(&d->slots, slots + (d->uplink != NULL ? stats.slots_above : 0));
     mt_store_relaxed(&d->recalled, stats.recalled);
     mt_store_relaxed(&d->objects, stats.objects);
     mt_store_relaxed(&d->objects_sent, stats.objects_sent);
