@@ -103,7 +103,7 @@ def test_a_failing_item_is_named_and_the_others_go_on() -> None:
     assert future.futures[8].result(timeout=20) == 8
     with pytest.raises(ValueError, match="not 17"):
         future.futures[17].result(timeout=20)
-    with pytest.raises(ValueError, match="not (7|17|27)"):  # whichever is known first
+    with pytest.raises(ValueError, match=r"not (7|17|27)"):  # whichever is known first
         mpitask.map(picky, range(30)).reduce(max).result(timeout=20)
     with pytest.raises(IndexError):
         future.futures[30]
