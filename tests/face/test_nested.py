@@ -22,7 +22,7 @@ from mpitask import load, python_app
 LIMIT_S = 60
 
 
-@pytest.fixture(params=[1, 2], ids=["1-worker", "2-workers"])
+@pytest.fixture(params=[1, pytest.param(2, marks=pytest.mark.long)], ids=["1-worker", "2-workers"])
 def workers(request: pytest.FixtureRequest) -> Iterator[int]:
     with load(workers=request.param):
         yield request.param

@@ -339,7 +339,7 @@ def test_what_cannot_be(engine: Engine) -> None:
         share_there().result(timeout=20)
 
 
-@pytest.mark.parametrize("n", [100, LARGE])
+@pytest.mark.parametrize("n", [100, pytest.param(LARGE, marks=pytest.mark.long)])
 def test_a_worker_that_replaces_a_dead_one_gets_it_again(engine: Engine, n: int) -> None:
     shared = mpitask.share(np.ones(n))
     value = echo(np.ones(n))

@@ -210,11 +210,13 @@ def run_many(launcher: Launcher, mpi: MpiStack, n_ranks: int, n_tasks: int, limi
     assert (result.rc, result.out) == (0, "True\nTrue\n"), result.err
 
 
+@pytest.mark.long
 @pytest.mark.timeout(LIMIT_S + 60)
 def test_two_dozen_ranks(launcher: Launcher, mpich: MpiStack) -> None:
     run_many(launcher, mpich, 24, 10_000, LIMIT_S, "--inline")
 
 
+@pytest.mark.long
 @pytest.mark.timeout(LIMIT_S + 60)
 def test_a_script_that_ends_before_its_workers_are_there(launcher: Launcher, mpich: MpiStack) -> None:
     """36 processes are still starting on a few cores when they are told to end: that takes as long as it takes."""
