@@ -12,6 +12,8 @@ VENV_OPENMPI := .venv-openmpi
 PY := $(VENV)/bin/python
 PIP_FLAGS := --quiet --disable-pip-version-check --no-compile
 PYTEST_FLAGS ?=
+# Tests that run at the same time: most of them wait for processes to start and end.
+TEST_JOBS ?= 2
 CORE := $(wildcard csrc/*.c)
 HEADERS := $(wildcard csrc/*.h)
 C_FLAGS := -std=gnu11 -D_GNU_SOURCE -iquote csrc -g -pthread -Wall -Wextra -Wconversion -Werror
@@ -65,7 +67,7 @@ run: build
 	$(MPIEXEC) -n 3 $(PY) -m mpitask examples/landuse/run.py --out landuse-out
 
 test: build $(SECOND_VENV)
-	$(PY) -m pytest -m 'not long' $(PYTEST_FLAGS)
+	$(PY) -m pytest -m 'not long' -n $(TEST_JOBS) --dist worksteal $(PYTEST_FLAGS)
 	$(MAKE) --no-print-directory asan
 
 test-long: build $(SECOND_VENV)

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from helpers.processes import ROOT, Launcher, MpiStack
+from helpers.processes import ROOT, SHARED_MEMORY, Launcher, MpiStack, forgotten_memory, shared_memory
 
 settings.register_profile("short", max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("long", max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -46,31 +46,16 @@ def openmpi() -> MpiStack:
     return _stack("openmpi")
 
 
-def _shared_memory() -> set[str]:
-    return {path.name for path in Path("/dev/shm").iterdir() if path.name.startswith(("mpitask", "mpich_shm"))}
-
-
-def _in_use(name: str) -> bool:
-    """Whether a process has this shared memory mapped: then it is another job's, for ours have ended."""
-    for maps in Path("/proc").glob("[0-9]*/maps"):
-        try:
-            if name in maps.read_text():
-                return True
-        except OSError:
-            continue
-    return False
-
-
 @pytest.fixture
 def launcher(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Launcher]:
     """Starts scripts, and fails the test when one of them leaves a process, shared memory or a file behind."""
-    before = _shared_memory()
+    before = shared_memory()
     launcher = Launcher(tmp_path)
     yield launcher
     left = launcher.close()
-    stale = {name for name in _shared_memory() - before if not _in_use(name)}
+    stale = forgotten_memory(before)
     for name in stale:
-        (Path("/dev/shm") / name).unlink(missing_ok=True)
+        (SHARED_MEMORY / name).unlink(missing_ok=True)
     if request.node.get_closest_marker("kills_ranks"):
         stale = set()  # MPICH leaves its own segment when a job is killed
     assert not left, f"processes left behind:\n{left}"

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from mpitask import python_app
 
 
-def soon(what: Callable[[], Any], limit_s: float = 10) -> Any:
+def soon(what: Callable[[], Any], limit_s: float = 60) -> Any:
     """Waits until `what()` is true; its value then."""
     deadline = time.monotonic() + limit_s
     while not (value := what()):

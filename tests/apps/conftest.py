@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import mpitask
-from helpers.processes import MARK, describe, marked_processes
+from helpers.processes import MARK, describe, forgotten_memory, marked_processes, shared_memory
 from mpitask import Config, Engine
 
 
@@ -23,11 +23,11 @@ def _leaves_nothing() -> Iterator[None]:
     mark = uuid.uuid4().hex
     threads = set(threading.enumerate())
     files = set(Path().iterdir())
-    memory = set(Path("/dev/shm").glob("mpitask*"))
+    memory = shared_memory()
     os.environ[MARK] = mark
     yield
     del os.environ[MARK]
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while (left := marked_processes(mark)) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not left, f"processes left behind:\n{describe(left)}"
@@ -35,7 +35,7 @@ def _leaves_nothing() -> Iterator[None]:
         time.sleep(0.01)
     assert not alive
     assert {path.name for path in set(Path().iterdir()) - files} <= {".pytest_cache", ".hypothesis"}
-    assert set(Path("/dev/shm").glob("mpitask*")) <= memory
+    assert not forgotten_memory(memory)
 
 
 @pytest.fixture(scope="module")

@@ -86,7 +86,7 @@ def test_a_configuration_is_not_changed_by_its_use(tmp_path: Path) -> None:
     config = Config(inline=True, run_dir=tmp_path / "runs", retries=1)
     before = dataclasses.asdict(config)
     with mpitask.load(config):
-        assert python_app(lambda stdout: 5)(stdout=AUTO_LOGNAME).result(timeout=20) == 5
+        assert python_app(lambda stdout: 5)(stdout=AUTO_LOGNAME).result(timeout=60) == 5
     assert dataclasses.asdict(config) == before
 
 
@@ -101,16 +101,16 @@ def test_retries_of_the_configuration_and_of_the_app(
     engine = make_engine(inline=how == "raise", retries=2)
     more = {"walltime": 60} if managed else {}
     app = python_app(data_flow_kernel=engine)(tries(tmp_path / "a", 3))
-    assert app(how, **more).result(timeout=30) == 3
+    assert app(how, **more).result(timeout=60) == 3
     once = python_app(retries=0, data_flow_kernel=engine)(tries(tmp_path / "b", 3))
-    assert isinstance(once(how, **more).exception(timeout=30), OSError if how == "raise" else WorkerLost)
+    assert isinstance(once(how, **more).exception(timeout=60), OSError if how == "raise" else WorkerLost)
     assert size(tmp_path / "b") == 1
 
 
 def test_the_history_of_a_call(make_engine: MakeEngine, tmp_path: Path) -> None:
     engine = make_engine(inline=True, retries=5)
     future = python_app(data_flow_kernel=engine)(tries(tmp_path / "a", 3))(walltime=60)
-    assert future.result(timeout=20) == 3
+    assert future.result(timeout=60) == 3
     record = future.task_record
     assert record["fail_history"] == ["OSError('try 1')", "OSError('try 2')"]
     assert (record["fail_count"], record["fail_cost"], record["try_id"]) == (2, 2, 2)
@@ -123,10 +123,10 @@ def test_bash_apps_and_timeouts_are_tried_again(make_engine: MakeEngine, tmp_pat
     engine = make_engine(inline=True, retries=1)
     marks = tmp_path / "marks"
     shell = bash_app(lambda command, **_: command, data_flow_kernel=engine)
-    assert shell(f"echo >> {marks}; test $(wc -l < {marks}) = 2").result(timeout=20) == 0
-    assert isinstance(shell("exit 2", label="x").exception(timeout=20), BashExitFailure)
+    assert shell(f"echo >> {marks}; test $(wc -l < {marks}) = 2").result(timeout=60) == 0
+    assert isinstance(shell("exit 2", label="x").exception(timeout=60), BashExitFailure)
     slow = shell("exec sleep 60", walltime=0.1)
-    assert isinstance(slow.exception(timeout=20), AppTimeout)
+    assert isinstance(slow.exception(timeout=60), AppTimeout)
     assert len(slow.task_record["fail_history"]) == 2
     assert marks.read_text() == "\n" * 2
 
@@ -134,7 +134,7 @@ def test_bash_apps_and_timeouts_are_tried_again(make_engine: MakeEngine, tmp_pat
 def test_an_argument_that_cannot_be_sent_ends_the_call(make_engine: MakeEngine) -> None:
     engine = make_engine(inline=True, retries=1)
     future = python_app(lambda x, walltime: x, data_flow_kernel=engine)(threading.Lock(), walltime=60)
-    assert "cannot be pickled" in str(future.exception(timeout=20))
+    assert "cannot be pickled" in str(future.exception(timeout=60))
     assert len(future.task_record["fail_history"]) == 2
 
 
@@ -151,19 +151,19 @@ def test_the_cost_of_a_failure(make_engine: MakeEngine, tmp_path: Path) -> None:
     engine = make_engine(inline=True, retries=1, retry_handler=half)
     app = python_app(data_flow_kernel=engine)(tries(tmp_path / "a", 10))
     with pytest.raises(OSError, match="try 3"):
-        app().result(timeout=20)
+        app().result(timeout=60)
     assert size(tmp_path / "a") == 3  # 0.5 + 0.5 <= 1, and then no more
     assert seen == [(f"try {n}", n, f"OSError('try {n}')", "attempt") for n in (1, 2, 3)]
     seen.clear()
-    assert python_app(data_flow_kernel=engine)(tries(tmp_path / "b", 3))().result(timeout=20) == 3
+    assert python_app(data_flow_kernel=engine)(tries(tmp_path / "b", 3))().result(timeout=60) == 3
 
 
 def test_a_failure_too_dear_or_for_free(make_engine: MakeEngine, tmp_path: Path) -> None:
     engine = make_engine(inline=True, retries=5, retry_handler=lambda error, _: 100 if "try 2" in str(error) else 0)
     with pytest.raises(OSError, match="try 2"):
-        python_app(data_flow_kernel=engine)(tries(tmp_path / "a", 10))().result(timeout=20)
+        python_app(data_flow_kernel=engine)(tries(tmp_path / "a", 10))().result(timeout=60)
     free = make_engine(inline=True, retries=0, retry_handler=lambda *_: 0)
-    assert python_app(data_flow_kernel=free)(tries(tmp_path / "b", 5))().result(timeout=20) == 5
+    assert python_app(data_flow_kernel=free)(tries(tmp_path / "b", 5))().result(timeout=60) == 5
 
 
 def test_a_handler_that_raises_ends_the_call(make_engine: MakeEngine, tmp_path: Path) -> None:
@@ -174,14 +174,14 @@ def test_a_handler_that_raises_ends_the_call(make_engine: MakeEngine, tmp_path: 
     app = python_app(data_flow_kernel=engine, cache=True)(tries(tmp_path / "a", 10))
     for _ in range(2):
         with pytest.raises(LookupError, match="no way: try 1"):
-            app().result(timeout=20)
+            app().result(timeout=60)
     assert size(tmp_path / "a") == 1
 
 
 def test_a_handler_that_gives_no_number(make_engine: MakeEngine, tmp_path: Path) -> None:
     engine = make_engine(inline=True, retries=5, retry_handler=lambda *_: "much")
     with pytest.raises(TypeError):
-        python_app(data_flow_kernel=engine)(tries(tmp_path / "a", 10))().result(timeout=20)
+        python_app(data_flow_kernel=engine)(tries(tmp_path / "a", 10))().result(timeout=60)
 
 
 def test_what_the_handler_is_not_asked_about(make_engine: MakeEngine) -> None:
@@ -195,11 +195,11 @@ def test_what_the_handler_is_not_asked_about(make_engine: MakeEngine) -> None:
     fail = python_app(lambda: 1 / 0, data_flow_kernel=engine)
     echo = python_app(lambda x: x, data_flow_kernel=engine)
     chain = echo(echo([fail()]))
-    assert isinstance(chain.exception(timeout=20), DependencyError)
+    assert isinstance(chain.exception(timeout=60), DependencyError)
     cached = python_app(lambda x: x, cache=True, data_flow_kernel=engine)(fail())
-    assert isinstance(cached.exception(timeout=20), DependencyError)
+    assert isinstance(cached.exception(timeout=60), DependencyError)
     joined = join_app(lambda: fail(), data_flow_kernel=engine)()  # noqa: PLW0108
-    assert isinstance(joined.exception(timeout=20), JoinError)
+    assert isinstance(joined.exception(timeout=60), JoinError)
     assert asked == ["<lambda>: ZeroDivisionError('division by zero')"] * 3
 
 
@@ -212,11 +212,11 @@ def test_the_handler_hears_of_lost_workers_and_of_joins(make_engine: MakeEngine,
 
     engine = make_engine(retries=1, retry_handler=note)
     future = python_app(data_flow_kernel=engine)(tries(tmp_path / "a", 2))("die")
-    assert future.result(timeout=20) == 2
+    assert future.result(timeout=60) == 2
     assert [(number, error.task, error.exit_status) for number, error in asked] == [(future.tid, future.tid, 3)]
     asked.clear()
     joined = join_app(lambda: 1 / 0, data_flow_kernel=engine)()
-    assert isinstance(joined.exception(timeout=20), ZeroDivisionError)
+    assert isinstance(joined.exception(timeout=60), ZeroDivisionError)
     assert [number for number, _ in asked] == [joined.tid] * 2
 
 
@@ -242,8 +242,8 @@ def test_the_order_of_states(make_engine: MakeEngine, tmp_path: Path) -> None:
     failed = python_app(lambda: 1 / 0, data_flow_kernel=engine)()
     not_run = echo(failed)
     joined = join_app(lambda: [echo(2)], data_flow_kernel=engine)()
-    concurrent.futures.wait([fine, again, failed, not_run, joined], timeout=20)
-    engine.wait(timeout=20)
+    concurrent.futures.wait([fine, again, failed, not_run, joined], timeout=60)
+    engine.wait(timeout=60)
     start = [("unsched", "pending"), ("pending", "launched")]
     retry = [("launched", "fail_retryable"), ("fail_retryable", "launched")]
     assert heard[fine.tid] == [*start, ("launched", "exec_done")]
@@ -263,14 +263,14 @@ def test_states_of_a_cancelled_call(make_engine: MakeEngine, tmp_path: Path) -> 
     waiting = python_app(lambda x: x, data_flow_kernel=engine)(1)
     assert waiting.cancel()
     (tmp_path / "gate").touch()
-    blocker.result(timeout=20)
-    engine.wait(timeout=20)
+    blocker.result(timeout=60)
+    engine.wait(timeout=60)
     assert [new for _, new in heard[waiting.tid]] == ["pending", "launched", "cancelled"]
 
 
 def test_a_hook_that_raises_harms_nobody(make_engine: MakeEngine, caplog: pytest.LogCaptureFixture) -> None:
     engine = make_engine(inline=True, hooks=[lambda *_: 1 / 0])
-    assert python_app(lambda: 5, data_flow_kernel=engine)().result(timeout=20) == 5
+    assert python_app(lambda: 5, data_flow_kernel=engine)().result(timeout=60) == 5
     assert "raised" in caplog.text
 
 
@@ -278,7 +278,7 @@ def test_a_hook_sees_the_end_before_the_caller_does(make_engine: MakeEngine) -> 
     seen: list[bool] = []
     engine, _ = heard_by(make_engine)
     kernel_of(engine).hooks.append(lambda record, _, new: seen.append(new in ("failed", "exec_done")))
-    assert python_app(lambda: 5, data_flow_kernel=engine)().result(timeout=20) == 5
+    assert python_app(lambda: 5, data_flow_kernel=engine)().result(timeout=60) == 5
     assert seen == [False, False, True]
 
 
@@ -296,16 +296,16 @@ def test_calls_in_threads(make_engine: MakeEngine, tmp_path: Path) -> None:
             return kernel.submit(fn, args, {}, pool=pool, executor="threads", **more)
 
         future = call(lambda x, y: (x, y), echo(1), [lock])
-        assert future.result(timeout=20) == (1, [lock])
+        assert future.result(timeout=60) == (1, [lock])
         assert future.result()[1][0] is lock
-        assert future.exception(timeout=20) is None
+        assert future.exception(timeout=60) is None
         assert future.task_record["executor"] == "threads"
-        assert echo(call(lambda: 5)).result(timeout=20) == 5
-        assert call(tries(tmp_path / "a", 2)).result(timeout=20) == 2
+        assert echo(call(lambda: 5)).result(timeout=60) == 5
+        assert call(tries(tmp_path / "a", 2)).result(timeout=60) == 2
         failed = call(lambda: 1 / 0)
-        assert isinstance(failed.exception(timeout=20), ZeroDivisionError)
-        assert isinstance(call(abs, failed).exception(timeout=20), DependencyError)
-        assert [call(tries(tmp_path / "b", 1), cache=True).result(timeout=20) for _ in range(2)] == [1, 1]
+        assert isinstance(failed.exception(timeout=60), ZeroDivisionError)
+        assert isinstance(call(abs, failed).exception(timeout=60), DependencyError)
+        assert [call(tries(tmp_path / "b", 1), cache=True).result(timeout=60) for _ in range(2)] == [1, 1]
         gate = threading.Event()
         running = call(gate.wait, 20)
         soon(running.running)
@@ -314,8 +314,8 @@ def test_calls_in_threads(make_engine: MakeEngine, tmp_path: Path) -> None:
         assert waiting.cancel()
         assert waiting.cancelled()
         gate.set()
-        assert running.result(timeout=20) is True
-    engine.wait(timeout=20)
+        assert running.result(timeout=60) is True
+    engine.wait(timeout=60)
     assert heard[waiting.tid][-1] == ("launched", "cancelled")
     assert not kernel.tasks
 

@@ -106,7 +106,7 @@ def test_futures_of_files(tmp_path: Path) -> None:
     a, b = future.outputs
     assert isinstance(a, DataFuture)
     assert (a.filepath, a.filename, a.tid, a.parent) == (str(tmp_path / "a"), str(tmp_path / "a"), future.tid, future)
-    assert b.result(timeout=20).url == str(tmp_path / "b")
+    assert b.result(timeout=60).url == str(tmp_path / "b")
     assert b.result() is b.file_obj
     assert b.done()
     assert b.exception() is None
@@ -114,16 +114,16 @@ def test_futures_of_files(tmp_path: Path) -> None:
     assert "DataFuture" in repr(b)
     assert b.file_obj is not asked[1]
     assert asked[1].local_path is None
-    assert read(asked[0]).result(timeout=20) == "text"
+    assert read(asked[0]).result(timeout=60) == "text"
 
 
 def test_a_chain_of_apps_through_files(tmp_path: Path) -> None:
     first = [write(f"{n}\n", outputs=[File(tmp_path / f"{n}")]).outputs[0] for n in range(3)]
     joined = concatenate(inputs=first, outputs=[File(tmp_path / "joined")]).outputs[0]
     again = concatenate(inputs=[joined, joined], outputs=[File(tmp_path / "again")]).outputs[0]
-    assert read(again).result(timeout=20) == "0\n1\n2\n" * 2
-    assert read(inputs=[again]).result(timeout=20) == "0\n1\n2\n" * 2
-    assert python_app(lambda box: Path(box["file"][0]).stat().st_size)({"file": [again]}).result(timeout=20) == 12
+    assert read(again).result(timeout=60) == "0\n1\n2\n" * 2
+    assert read(inputs=[again]).result(timeout=60) == "0\n1\n2\n" * 2
+    assert python_app(lambda box: Path(box["file"][0]).stat().st_size)({"file": [again]}).result(timeout=60) == 12
 
 
 def test_a_consumer_waits_for_its_file(tmp_path: Path) -> None:
@@ -137,18 +137,18 @@ def test_a_consumer_waits_for_its_file(tmp_path: Path) -> None:
     joined = join_app(read)(made)
     assert not any(reader.done() for reader in readers)
     (tmp_path / "gate").touch()
-    assert [reader.result(timeout=20) for reader in [*readers, joined]] == ["late"] * 4
+    assert [reader.result(timeout=60) for reader in [*readers, joined]] == ["late"] * 4
 
 
 def test_a_python_app_need_not_make_its_outputs(tmp_path: Path) -> None:
     future = python_app(lambda outputs: "done")(outputs=[File(tmp_path / "nothing")])
-    assert future.result(timeout=20) == "done"
-    assert future.outputs[0].result(timeout=20).filepath == str(tmp_path / "nothing")
+    assert future.result(timeout=60) == "done"
+    assert future.outputs[0].result(timeout=60).filepath == str(tmp_path / "nothing")
 
 
 def test_waiting_and_callbacks(tmp_path: Path) -> None:
     futures = [write("x", outputs=[File(tmp_path / str(n))]).outputs[0] for n in range(5)]
-    done, rest = concurrent.futures.wait(futures, timeout=20)
+    done, rest = concurrent.futures.wait(futures, timeout=60)
     assert (len(done), rest) == (5, set())
     called: list[Any] = []
     futures[0].add_done_callback(called.append)
@@ -162,9 +162,9 @@ def test_cancelling_the_maker(tmp_path: Path) -> None:
     assert future.cancelled()
     soon(future.outputs[0].cancelled)
     with pytest.raises(DependencyError, match="CancelledError"):
-        read(future.outputs[0]).result(timeout=20)
+        read(future.outputs[0]).result(timeout=60)
     (tmp_path / "gate").touch()
-    blocked.result(timeout=20)
+    blocked.result(timeout=60)
 
 
 # -- patterns --
@@ -180,12 +180,12 @@ def scatter(folder: str, count: int, outputs: Any = ()) -> str:
 def test_a_pattern_becomes_the_list_of_its_files(tmp_path: Path) -> None:
     pattern = File(tmp_path / "part-?.txt")
     future = scatter(str(tmp_path), 3, outputs=[pattern, File(tmp_path / "part-1.txt"), File(tmp_path / "*.none")])
-    assert future.result(timeout=20) == str(tmp_path / "part-?.txt")
+    assert future.result(timeout=60) == str(tmp_path / "part-?.txt")
     parts, one, none = future.outputs
-    assert [file.filename for file in parts.result(timeout=20)] == [f"part-{n}.txt" for n in range(3)]
+    assert [file.filename for file in parts.result(timeout=60)] == [f"part-{n}.txt" for n in range(3)]
     assert all(isinstance(file, File) for file in parts.result())
-    assert one.result(timeout=20).filename == "part-1.txt"
-    assert none.result(timeout=20) == []
+    assert one.result(timeout=60).filename == "part-1.txt"
+    assert none.result(timeout=60) == []
     assert (parts.filepath, parts.tid) == (str(tmp_path / "part-?.txt"), future.tid)
 
 
@@ -194,9 +194,9 @@ def test_a_pattern_as_an_argument(tmp_path: Path, cached: bool) -> None:
     app = python_app(cache=cached)(names.__wrapped__)
     parts = scatter(str(tmp_path), 3, outputs=[File(tmp_path / "part-*")]).outputs[0]
     expected = [f"part-{n}.txt" for n in range(3)]
-    assert app(parts).result(timeout=20) == expected
-    assert python_app(lambda x: [len(files) for files in x])([parts]).result(timeout=20) == [3]
-    assert join_app(lambda files: [read(file) for file in files])(parts).result(timeout=20) == ["0", "1", "2"]
+    assert app(parts).result(timeout=60) == expected
+    assert python_app(lambda x: [len(files) for files in x])([parts]).result(timeout=60) == [3]
+    assert join_app(lambda files: [read(file) for file in files])(parts).result(timeout=60) == ["0", "1", "2"]
 
 
 def test_a_pattern_after_the_engine_has_ended(make_engine: Callable[..., Engine], tmp_path: Path) -> None:
@@ -204,14 +204,14 @@ def test_a_pattern_after_the_engine_has_ended(make_engine: Callable[..., Engine]
     app = python_app(scatter.__wrapped__, data_flow_kernel=engine)
     futures = [app(str(tmp_path), 2, outputs=[File(tmp_path / "part-*")]).outputs[0] for _ in range(20)]
     engine.close()
-    assert [len(future.result(timeout=20)) for future in futures] == [2] * 20
+    assert [len(future.result(timeout=60)) for future in futures] == [2] * 20
 
 
 def test_a_pattern_of_a_call_that_fails(tmp_path: Path) -> None:
     parts = scatter(str(tmp_path / "missing"), 1, outputs=[File(tmp_path / "part-*")]).outputs[0]
-    assert isinstance(parts.exception(timeout=20), FileNotFoundError)
+    assert isinstance(parts.exception(timeout=60), FileNotFoundError)
     with pytest.raises(DependencyError, match=f"result of task {parts.tid}, which failed with FileNotFoundError"):
-        names(parts).result(timeout=20)
+        names(parts).result(timeout=60)
 
 
 # -- failed makers --
@@ -226,10 +226,10 @@ def test_failed_makers(tmp_path: Path) -> None:
     ]
     for maker, kind in failures:
         made = maker.outputs[0]
-        assert isinstance(made.exception(timeout=20), kind)
+        assert isinstance(made.exception(timeout=60), kind)
         for consumer in (read(made), read(inputs=[made]), concatenate(inputs=[made], outputs=[File(tmp_path / "b")])):
             with pytest.raises(DependencyError) as caught:
-                consumer.result(timeout=20)
+                consumer.result(timeout=60)
             assert isinstance(caught.value.__cause__, kind)
             assert (caught.value.cause, caught.value.via) == (maker.tid, maker.tid)
     assert not (tmp_path / "b").exists()
@@ -241,24 +241,24 @@ def test_failed_makers(tmp_path: Path) -> None:
 def test_files_from_the_web(web: Web, engine: Engine) -> None:
     url = web.give("hello.txt", "hello")
     file = File(url)
-    assert read(file).result(timeout=20) == "hello"
-    assert read(inputs=[File(url)]).result(timeout=20) == "hello"
+    assert read(file).result(timeout=60) == "hello"
+    assert read(inputs=[File(url)]).result(timeout=60) == "hello"
     assert file.local_path is None
-    where = python_app(lambda f: f.filepath)(File(url)).result(timeout=20)
+    where = python_app(lambda f: f.filepath)(File(url)).result(timeout=60)
     assert Path(where).is_absolute()
     assert Path(where).parent == Path(kernel_of(engine).run_dir) / "files"
 
 
 def test_a_file_that_is_there_twice_is_brought_once(web: Web) -> None:
     file, others = File(web.give("twice.txt", "2")), [File(web.give("thrice.txt", "3"))] * 2
-    assert read(file, file, inputs=[file, File(file.url), *others]).result(timeout=20) == ["2"] * 4 + ["3"] * 2
+    assert read(file, file, inputs=[file, File(file.url), *others]).result(timeout=60) == ["2"] * 4 + ["3"] * 2
     assert dict(web.requests) == {"/twice.txt": 1, "/thrice.txt": 1}
 
 
 def test_the_callers_lists_stay_as_they_are(web: Web) -> None:
     inputs = [File(web.give("list.txt", "x"))]
     before = [*inputs]
-    assert read(inputs=inputs).result(timeout=20) == "x"
+    assert read(inputs=inputs).result(timeout=60) == "x"
     assert inputs == before
     assert inputs[0].local_path is None
 
@@ -267,9 +267,9 @@ def test_remote_files_of_calls_that_wait_here(web: Web) -> None:
     """A memoised call and a join need the values of their arguments at the root: no thread may wait for a transfer."""
     remembered = python_app(lambda inputs: open(inputs[0]).read(), cache=True)  # noqa: PTH123, SIM115
     url = web.give("cached.txt", "cached")
-    assert remembered(inputs=[File(url)]).result(timeout=20) == "cached"
-    assert remembered(inputs=[File(url)]).result(timeout=20) == "cached"
-    assert join_app(lambda inputs: read(inputs[0]))(inputs=[File(url)]).result(timeout=20) == "cached"
+    assert remembered(inputs=[File(url)]).result(timeout=60) == "cached"
+    assert remembered(inputs=[File(url)]).result(timeout=60) == "cached"
+    assert join_app(lambda inputs: read(inputs[0]))(inputs=[File(url)]).result(timeout=60) == "cached"
 
 
 def test_a_default_in_the_signature(web: Web) -> None:
@@ -279,14 +279,14 @@ def test_a_default_in_the_signature(web: Web) -> None:
     def reads(file: Any = source) -> str:
         return open(file).read()  # type: ignore[no-any-return] # noqa: PTH123
 
-    assert reads().result(timeout=20) == "default"
-    assert reads(File(web.give("given.txt", "given"))).result(timeout=20) == "given"
+    assert reads().result(timeout=60) == "default"
+    assert reads(File(web.give("given.txt", "given"))).result(timeout=60) == "given"
 
 
 def test_a_transfer_that_fails(web: Web) -> None:
     url = web.give("there.txt", "x").replace("there", "missing")
     with pytest.raises(DependencyError, match="StagingError") as caught:
-        read(File(url)).result(timeout=20)
+        read(File(url)).result(timeout=60)
     assert isinstance(caught.value.__cause__, StagingError)
 
 
@@ -300,15 +300,15 @@ def test_files_that_nobody_can_move() -> None:
 def test_zip_archives(tmp_path: Path) -> None:
     archive = tmp_path / "all.zip"
     future = write("zipped", outputs=[File(f"zip:{archive}/in/a.txt")])
-    assert future.outputs[0].result(timeout=20).scheme == "zip"
+    assert future.outputs[0].result(timeout=60).scheme == "zip"
     with zipfile.ZipFile(archive) as opened:
         assert opened.read("in/a.txt") == b"zipped"
-    assert read(future.outputs[0]).result(timeout=20) == "zipped"
-    assert read(File(f"zip:{archive}/in/a.txt")).result(timeout=20) == "zipped"
+    assert read(future.outputs[0]).result(timeout=60) == "zipped"
+    assert read(File(f"zip:{archive}/in/a.txt")).result(timeout=60) == "zipped"
     second = write("more", outputs=[File(f"zip:{archive}/b.txt")]).outputs[0]
-    assert read(second).result(timeout=20) == "more"
+    assert read(second).result(timeout=60) == "more"
     out = bash_app(lambda stdout: "echo said")(stdout=File(f"zip:{archive}/out.txt"))
-    assert out.stdout.result(timeout=20).scheme == "zip"
+    assert out.stdout.result(timeout=60).scheme == "zip"
     with zipfile.ZipFile(archive) as opened:
         assert sorted(opened.namelist()) == ["b.txt", "in/a.txt", "out.txt"]
         assert opened.read("out.txt") == b"said\n"
@@ -318,7 +318,7 @@ def test_an_output_of_a_failed_call_is_not_moved(tmp_path: Path) -> None:
     archive = tmp_path / "none.zip"
     future = python_app(lambda outputs: 1 / 0)(outputs=[File(f"zip:{archive}/a")])
     with pytest.raises(DependencyError, match="ZeroDivisionError"):
-        future.outputs[0].result(timeout=20)
+        future.outputs[0].result(timeout=60)
     assert isinstance(future.exception(), ZeroDivisionError)
     assert not archive.exists()
 
@@ -355,8 +355,8 @@ def test_transfers_inside_the_task(make_engine: Callable[..., Engine], web: Web)
     kernel_of(engine).staging = [Tracing(), HTTPInTaskStaging()]
     app = python_app(lambda *files, outputs=(): [file.filepath for file in (*files, *outputs)], data_flow_kernel=engine)
     file = File("trace://host/a")
-    got = app(file, file, outputs=[File("trace://host/b")]).result(timeout=20)
+    got = app(file, file, outputs=[File("trace://host/b")]).result(timeout=60)
     assert sorted(got[:2]) == ["in /a", "out /b"]
     assert got[2:] == ["/in/a", "/in/a", "/out/b"]
     text = python_app(lambda file: Path(file).read_text(), data_flow_kernel=engine)
-    assert text(File(web.give("in-task.txt", "inside"))).result(timeout=20) == "inside"
+    assert text(File(web.give("in-task.txt", "inside"))).result(timeout=60) == "inside"

@@ -44,7 +44,7 @@ def full(tmp_path: Path) -> Any:
     def let_go() -> None:
         (tmp_path / "full").touch()
         for blocker in blockers:
-            blocker.result(timeout=20)
+            blocker.result(timeout=60)
 
     yield let_go
     let_go()
@@ -62,12 +62,12 @@ def test_numbers_grow(app: Any) -> None:
 @KINDS
 def test_a_future_that_has_ended(app: Any) -> None:
     future = app("x")
-    assert future.result(timeout=20) == "x"
+    assert future.result(timeout=60) == "x"
     assert future.done()
     assert not future.running()
     assert not future.cancelled()
     assert not future.cancel()
-    assert future.exception(timeout=20) is None
+    assert future.exception(timeout=60) is None
     assert future.task_status() in ("done", "exec_done", "memo_done")
     assert f"task {future.tid}" in repr(future)
     assert future.task_status() in repr(future)
@@ -80,14 +80,14 @@ def test_a_future_that_has_ended(app: Any) -> None:
 def test_done_at_the_moment_of_the_result() -> None:
     for n in range(50):
         for future in (managed(n), cached(("moment", n)), cached(("moment", n)), join_app(list)()):
-            future.result(timeout=20)
+            future.result(timeout=60)
             assert future.done()
             assert future.task_status() in ("exec_done", "memo_done")
 
 
 def test_records() -> None:
     future = managed(1, label="mine")
-    future.result(timeout=20)
+    future.result(timeout=60)
     record = future.task_record
     assert record is not None
     assert record["id"] == future.tid
@@ -102,7 +102,7 @@ def test_depends_in_the_record() -> None:
     one, two = plain(1), managed(2)
     future = cached([one, {"k": two}])
     assert future.task_record["depends"] == [one, two]
-    assert future.result(timeout=20) == [1, {"k": 2}]
+    assert future.result(timeout=60) == [1, {"k": 2}]
 
 
 @KINDS
@@ -119,7 +119,7 @@ def test_states_on_the_way(app: Any, tmp_path: Path, full: Callable[[], None]) -
     with pytest.raises(TimeoutError):
         waiting.exception(timeout=0)
     full()
-    assert waiting.result(timeout=20) == [value]
+    assert waiting.result(timeout=60) == [value]
 
 
 def test_running(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_running(tmp_path: Path) -> None:
         assert not future.cancel()
         assert not future.cancelled()
     (tmp_path / "gate").touch()
-    assert future.result(timeout=20) is None
+    assert future.result(timeout=60) is None
 
 
 @KINDS
@@ -137,10 +137,10 @@ def test_callbacks_and_waiting(app: Any) -> None:
     called = threading.Event()
     future = app("callback")
     future.add_done_callback(lambda f: called.set())
-    assert called.wait(20)
+    assert called.wait(60)
     futures = [app(n) for n in range(10)]
-    assert {f.result() for f in concurrent.futures.as_completed(futures, timeout=20)} == set(range(10))
-    assert not concurrent.futures.wait([*futures, app(3)], timeout=20).not_done
+    assert {f.result() for f in concurrent.futures.as_completed(futures, timeout=60)} == set(range(10))
+    assert not concurrent.futures.wait([*futures, app(3)], timeout=60).not_done
 
 
 def test_await() -> None:
@@ -163,9 +163,9 @@ def test_exceptions() -> None:
     for future in (plain_fail("boom"), managed_fail("boom")):
         for _ in range(3):
             with pytest.raises(ValueError, match="boom"):
-                future.result(timeout=20)
+                future.result(timeout=60)
     failed = managed_fail("boom")
-    error = failed.exception(timeout=20)
+    error = failed.exception(timeout=60)
     assert isinstance(error, ValueError)
     assert "raise ValueError(text)" in str(error.__cause__)
     assert failed.exception() is error
@@ -183,9 +183,9 @@ def test_an_exception_that_cannot_be_unpickled() -> None:
 
     for future in (python_app(odd)(), python_app(odd)(label="x")):
         with pytest.raises(TaskError, match="OddError: odd"):
-            future.result(timeout=20)
+            future.result(timeout=60)
         with pytest.raises(DependencyError, match="OddError: odd"):
-            plain(future).result(timeout=20)
+            plain(future).result(timeout=60)
 
 
 def test_a_lost_worker_is_named_by_the_number_of_the_call() -> None:
@@ -195,7 +195,7 @@ def test_a_lost_worker_is_named_by_the_number_of_the_call() -> None:
         os._exit(4)
 
     for future in (python_app(die)(), python_app(die)(label="x")):
-        error = future.exception(timeout=20)
+        error = future.exception(timeout=60)
         assert isinstance(error, WorkerLost)
         assert (error.task, error.exit_status) == (future.tid, 4)
         assert f"task {future.tid} was lost" in str(error)
@@ -221,7 +221,7 @@ def test_dependency_errors(first: Any, chain: list[Any]) -> None:
         futures.append(app([futures[-1]]))
     future, via = futures[-1], futures[-2]
     with pytest.raises(DependencyError) as caught:
-        future.result(timeout=20)
+        future.result(timeout=60)
     error = caught.value
     assert (error.task, error.task_id, error.via) == (future.tid, future.tid, via.tid)
     assert isinstance(error.__cause__, ValueError)
@@ -241,7 +241,7 @@ def test_dependency_errors(first: Any, chain: list[Any]) -> None:
 def test_foreign_futures_that_fail() -> None:
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         bad = pool.submit(lambda: 1 / 0)
-        errors = [app([bad]).exception(timeout=20) for app in (plain, managed, cached)]
+        errors = [app([bad]).exception(timeout=60) for app in (plain, managed, cached)]
     assert {type(error) for error in errors} == {DependencyError}
     assert len({(error.via, error.cause) for error in errors}) == 1
     assert errors[0].via >= 0
@@ -266,13 +266,13 @@ def test_cancelling_before_it_runs(full: Callable[[], None], engine: Engine) -> 
         assert future.why() == f"task {future.tid} was cancelled"
         for ask in (future.result, future.exception):
             with pytest.raises(concurrent.futures.CancelledError):
-                ask(timeout=20)
-    assert all(event.wait(20) for event in told)
+                ask(timeout=60)
+    assert all(event.wait(60) for event in told)
     for dependent in dependents:
         with pytest.raises(DependencyError, match="CancelledError"):
-            dependent.result(timeout=20)
+            dependent.result(timeout=60)
     full()
-    engine.wait(timeout=20)
+    engine.wait(timeout=60)
     assert not kernel_of(engine).tasks
 
 
@@ -283,9 +283,9 @@ def test_cancelling_while_it_waits_for_arguments(tmp_path: Path, engine: Engine)
         assert future.cancel()
         assert future.task_status() == "cancelled"
     (tmp_path / "gate").touch()
-    assert source.result(timeout=20) == 5
-    assert cached([source]).result(timeout=20) == [5]
-    engine.wait(timeout=20)
+    assert source.result(timeout=60) == 5
+    assert cached([source]).result(timeout=60) == [5]
+    engine.wait(timeout=60)
     assert all(future.cancelled() for future in waiting)
     assert not kernel_of(engine).tasks
 
@@ -304,7 +304,7 @@ def test_cancelling_one_of_two_identical_calls(full: Callable[[], None]) -> None
     first, second = cached("identical"), cached("identical")
     assert second.cancel()
     full()
-    assert first.result(timeout=20) == "identical"
+    assert first.result(timeout=60) == "identical"
     assert second.cancelled()
 
 
@@ -323,19 +323,19 @@ def test_a_join_whose_value_holds_a_future() -> None:
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         inner: Any = concurrent.futures.Future()
         joined = join_app(lambda: pool.submit(lambda: inner))()
-        assert joined.result(timeout=20) is inner
+        assert joined.result(timeout=60) is inner
         with pytest.raises(DependencyError):
-            plain([joined]).result(timeout=20)
+            plain([joined]).result(timeout=60)
 
 
 @KINDS
 def test_items_and_attributes(app: Any) -> None:
     future = app({"a": [1, 2j]})
-    assert future["a"].result(timeout=20) == [1, 2j]
-    assert future["a"][1].imag.result(timeout=20) == 2.0
-    assert plain([future["a"][0]]).result(timeout=20) == [1]
-    assert isinstance(future["none"].exception(timeout=20), KeyError)
-    assert isinstance(app(1).nothing.exception(timeout=20), AttributeError)
+    assert future["a"].result(timeout=60) == [1, 2j]
+    assert future["a"][1].imag.result(timeout=60) == 2.0
+    assert plain([future["a"][0]]).result(timeout=60) == [1]
+    assert isinstance(future["none"].exception(timeout=60), KeyError)
+    assert isinstance(app(1).nothing.exception(timeout=60), AttributeError)
     with pytest.raises(TypeError):
         iter(future)
     with pytest.raises(AttributeError):
@@ -345,8 +345,8 @@ def test_items_and_attributes(app: Any) -> None:
 @KINDS
 def test_looking_at_attributes_submits_nothing(app: Any, engine: Engine) -> None:
     future = app((1, 2))
-    future.result(timeout=20)
-    engine.wait(timeout=20)
+    future.result(timeout=60)
+    engine.wait(timeout=60)
     assert future.tid >= 0
     before = engine.stats()["submitted"]
     assert hasattr(future, "anything")
@@ -366,11 +366,11 @@ def test_nothing_is_kept_of_calls_that_have_ended(engine: Engine) -> None:
     big = Big()
     gone = weakref.ref(big)
     future = join_app(lambda x: [])(big)
-    assert future.result(timeout=20) == []
+    assert future.result(timeout=60) == []
     lost = weakref.ref(future)
     assert isinstance(future, AppFuture)
     del big, future
-    engine.wait(timeout=20)
+    engine.wait(timeout=60)
 
     def collected() -> bool:
         gc.collect()

@@ -20,7 +20,7 @@ def test_it_runs_and_leaves_nothing(tmp_path: Path, mpich: MpiStack) -> None:
         env=dict(os.environ) | LAUNCHER_SETTINGS,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=250,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -65,6 +65,6 @@ def test_an_unchanged_kernel_runs_on_it(tmp_path: Path, way: str) -> None:
     pytest.importorskip("parsl", reason="pip install parsl")
     (tmp_path / "script.py").write_text(SCRIPT)
     command = [sys.executable, "script.py"] if way == "plain" else [sys.executable, "-m", "mpitask", "script.py"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=90, check=False)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout == EXPECTED

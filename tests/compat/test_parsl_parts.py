@@ -397,7 +397,7 @@ def test_helpers(tmp_path: Path) -> None:
 def test_timers() -> None:
     rung = threading.Event()
     timer = utils.Timer(rung.set, interval=0.01)
-    assert rung.wait(10)
+    assert rung.wait(60)
     timer.close()
     with utils.AutoCancelTimer(60, rung.clear):
         pass

@@ -59,7 +59,7 @@ def run_all(paths: list[Path], folder: Path, *, plain: bool) -> dict[str, tuple[
     launcher = Launcher(folder)
     options = [] if plain else ["--parsl", "--workers", "2"]
     try:
-        done = launcher.run(DRIVER, args=[str(path) for path in paths], options=options, plain=plain, timeout_s=80)
+        done = launcher.run(DRIVER, args=[str(path) for path in paths], options=options, plain=plain, timeout_s=200)
     finally:
         left = launcher.close()
         assert not left, f"processes left behind: {left}"

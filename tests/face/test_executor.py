@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -93,16 +94,23 @@ def test_shutdown_refuses_and_finishes() -> None:
     executor.shutdown()
 
 
-def test_shutdown_without_waiting() -> None:
+def wait_for(path: Path) -> str:
+    while not path.exists():
+        time.sleep(0.01)
+    return path.name
+
+
+def test_shutdown_without_waiting(tmp_path: Path) -> None:
     executor = Executor(max_workers=1)
-    futures = [executor.submit(sleep_then, 0.05) for _ in range(3)]
-    started = time.monotonic()
+    gate = tmp_path / "gate"
+    futures = [executor.submit(wait_for, gate) for _ in range(3)]
     executor.shutdown(wait=False)
-    assert time.monotonic() - started < 0.1
-    assert [f.result(timeout=5) for f in futures] == [0.05] * 3
+    assert not any(f.done() for f in futures)
+    gate.touch()
+    assert [f.result(timeout=60) for f in futures] == ["gate"] * 3
     for thread in threading.enumerate():
         if thread.name == "mpitask-shutdown":
-            thread.join(5)
+            thread.join(60)
 
 
 def test_cancel_futures() -> None:
@@ -119,7 +127,7 @@ def test_cancel_futures() -> None:
 def test_many_engines_side_by_side() -> None:
     with Executor(max_workers=1) as a, Executor(max_workers=1) as b:
         crossed = b.submit(square, a.submit(square, 3))
-        assert crossed.result(timeout=10) == 81
+        assert crossed.result(timeout=60) == 81
 
 
 def test_inside_load_it_shares_the_engine() -> None:

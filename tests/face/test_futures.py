@@ -83,7 +83,7 @@ class OddError(Exception):
     ids=lambda v: repr(v)[:20],
 )
 def test_values_travel(value: Any) -> None:
-    got = echo(value).result(timeout=10)
+    got = echo(value).result(timeout=60)
     assert type(got) is type(value)
     if isinstance(value, np.ndarray):
         assert (got == value).all()
@@ -107,7 +107,7 @@ def test_subclasses_of_scalars_are_kept() -> None:
     class Name(str):
         pass
 
-    got = echo(Name("x")).result(timeout=10)
+    got = echo(Name("x")).result(timeout=60)
     assert type(got).__name__ == "Name"
     assert echo(np.float64(1.5)).result().dtype == np.float64
     assert echo(signal.SIGINT).result() is signal.SIGINT
@@ -147,7 +147,7 @@ class Box:
 def test_futures_at_any_depth() -> None:
     one = echo(1)
     nested = {"a": [one, (echo(2), Box(echo(3)))], "b": one}
-    got = echo(nested).result(timeout=10)
+    got = echo(nested).result(timeout=60)
     assert got == {"a": [1, (2, Box(3))], "b": 1}
 
 
@@ -161,9 +161,9 @@ def test_foreign_futures_are_dependencies() -> None:
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         slow = pool.submit(lambda: time.sleep(0.05) or 20)
         bad = pool.submit(lambda: 1 / 0)
-        assert add(slow, [slow][0]).result(timeout=10) == 40
+        assert add(slow, [slow][0]).result(timeout=60) == 40
         with pytest.raises(DependencyError, match="ZeroDivisionError") as caught:
-            echo([bad]).result(timeout=10)
+            echo([bad]).result(timeout=60)
         assert isinstance(caught.value.__cause__, ZeroDivisionError)
     never: concurrent.futures.Future[int] = concurrent.futures.Future()
     waits = echo(never)
@@ -171,7 +171,7 @@ def test_foreign_futures_are_dependencies() -> None:
     never.cancel()
     never.set_running_or_notify_cancel()
     with pytest.raises((DependencyError, concurrent.futures.CancelledError)):
-        waits.result(timeout=10)
+        waits.result(timeout=60)
 
 
 def test_exceptions_carry_type_and_remote_traceback() -> None:
@@ -196,7 +196,7 @@ def test_exceptions_that_do_not_pickle_are_quoted() -> None:
 
     for app, text in ((odd, "OddError: odd"), (handle, "RuntimeError: holds a lock")):
         with pytest.raises(mpitask.TaskError, match=text):
-            app().result(timeout=10)
+            app().result(timeout=60)
 
 
 def test_system_exit_in_a_task_is_its_exception() -> None:
@@ -205,8 +205,8 @@ def test_system_exit_in_a_task_is_its_exception() -> None:
         raise SystemExit(3)
 
     with pytest.raises(SystemExit):
-        leave().result(timeout=10)
-    assert echo(1).result(timeout=10) == 1
+        leave().result(timeout=60)
+    assert echo(1).result(timeout=60) == 1
 
 
 def test_dependency_errors_name_the_root_cause() -> None:
@@ -214,7 +214,7 @@ def test_dependency_errors_name_the_root_cause() -> None:
     middle = echo(root)
     last = add(middle, 1)
     with pytest.raises(DependencyError) as caught:
-        last.result(timeout=10)
+        last.result(timeout=60)
     error = caught.value
     assert (error.task, error.via, error.cause) == (last.tid, middle.tid, root.tid)
     assert isinstance(error.__cause__, ValueError)
@@ -230,15 +230,15 @@ def test_a_dying_worker_costs_its_own_task_only(way: str) -> None:
     more = [echo(i) for i in range(20)]
     started = time.monotonic()
     with pytest.raises(WorkerLost) as caught:
-        doomed.result(timeout=10)
-    assert time.monotonic() - started < 5.0  # a few milliseconds, on a machine that is not busy
+        doomed.result(timeout=60)
+    assert time.monotonic() - started < 30  # a few milliseconds, on a machine that is not busy
     assert caught.value.task == doomed.tid
     assert caught.value.host
     assert caught.value.exit_status == (3 if way == "exit" else None)
     assert caught.value.signal == (None if way == "exit" else signal.Signals[way])
     assert (way if way != "exit" else "status 3") in str(caught.value)
-    assert [f.result(timeout=10) for f in others] == [0.01] * 20
-    assert [f.result(timeout=10) for f in more] == list(range(20))
+    assert [f.result(timeout=60) for f in others] == [0.01] * 20
+    assert [f.result(timeout=60) for f in more] == list(range(20))
 
 
 def test_retries() -> None:
@@ -257,11 +257,11 @@ def test_retries() -> None:
 
     for how in ("raise", "die"):
         try:
-            assert third_time(how).result(timeout=10) == 3
+            assert third_time(how).result(timeout=60) == 3
         finally:
             path.unlink()
     with pytest.raises(ValueError, match="always"):
-        python_app(retries=2)(fail.__wrapped__)("always").result(timeout=10)
+        python_app(retries=2)(fail.__wrapped__)("always").result(timeout=60)
 
 
 @python_app
@@ -281,7 +281,7 @@ def test_priority(tmp_path: Path) -> None:
     for i, future in enumerate(futures):
         future.add_done_callback(lambda _, name="low" if i < 4 else "high": order.append(name))
     (tmp_path / "gate").touch()
-    concurrent.futures.wait(futures + blockers, timeout=10)
+    concurrent.futures.wait(futures + blockers, timeout=60)
     assert sorted(order[:4]) == ["high"] * 4 or order.index("low") >= 3
 
 
@@ -292,7 +292,7 @@ def test_timeout_and_state(tmp_path: Path) -> None:
     assert not future.done()
     assert "Future of task" in repr(future)
     (tmp_path / "gate").touch()
-    assert future.result(timeout=10) == str(tmp_path / "gate")
+    assert future.result(timeout=60) == str(tmp_path / "gate")
     assert future.done()
     assert not future.cancel()
 
@@ -306,12 +306,12 @@ def test_cancel(tmp_path: Path) -> None:
     assert all(f.cancel() for f in queued)
     assert queued[0].cancelled()
     with pytest.raises(concurrent.futures.CancelledError):
-        queued[0].result(timeout=1)
+        queued[0].result(timeout=60)
     with pytest.raises(DependencyError, match="CancelledError"):
-        dependent.result(timeout=5)
+        dependent.result(timeout=60)
     (tmp_path / "gate").touch()
-    assert [f.result(timeout=10) for f in blockers] == [str(tmp_path / "gate")] * 2
-    deadline = time.monotonic() + 5
+    assert [f.result(timeout=60) for f in blockers] == [str(tmp_path / "gate")] * 2
+    deadline = time.monotonic() + 60
     while not done and time.monotonic() < deadline:
         time.sleep(0.01)
     assert done == [True]
@@ -319,15 +319,15 @@ def test_cancel(tmp_path: Path) -> None:
 
 def test_wait_and_as_completed() -> None:
     futures = [nap(0.02 * i) for i in range(5)] + [fail("x"), echo(0)]
-    done, not_done = concurrent.futures.wait(futures, timeout=10)
+    done, not_done = concurrent.futures.wait(futures, timeout=60)
     assert (len(done), not not_done) == (7, True)
-    first, rest = concurrent.futures.wait([nap(0.3), echo(1)], return_when="FIRST_COMPLETED", timeout=10)
+    first, rest = concurrent.futures.wait([nap(0.3), echo(1)], return_when="FIRST_COMPLETED", timeout=60)
     assert len(first) == 1
-    assert {f.result() for f in concurrent.futures.as_completed([echo(i) for i in range(300)], timeout=10)} == set(
+    assert {f.result() for f in concurrent.futures.as_completed([echo(i) for i in range(300)], timeout=60)} == set(
         range(300)
     )
-    concurrent.futures.wait(rest, timeout=10)
-    raised, _ = concurrent.futures.wait([nap(0.5), fail("y")], return_when="FIRST_EXCEPTION", timeout=10)
+    concurrent.futures.wait(rest, timeout=60)
+    raised, _ = concurrent.futures.wait([nap(0.5), fail("y")], return_when="FIRST_EXCEPTION", timeout=60)
     assert any(f.exception() for f in raised)
 
 
@@ -342,7 +342,7 @@ def test_callbacks() -> None:
     future = nap(0.05)
     future.add_done_callback(lambda _: 1 / 0)  # logged, harms nobody
     future.add_done_callback(note)
-    assert called.wait(5)
+    assert called.wait(60)
     future.add_done_callback(note)  # at once, here
     assert names == ["mpitask-notifier", "MainThread"]
 
@@ -377,9 +377,9 @@ def test_bad_arguments_are_named() -> None:
 
 def test_a_result_that_cannot_be_pickled() -> None:
     with pytest.raises(TypeError, match="pickle"):
-        python_app(threading.Lock)().result(timeout=10)
+        python_app(threading.Lock)().result(timeout=60)
     with pytest.raises((TypeError, mpitask.TaskError), match=r"pickle|future"):
-        python_app(concurrent.futures.Future)().result(timeout=10)
+        python_app(concurrent.futures.Future)().result(timeout=60)
 
 
 def test_a_future_does_not_pickle_alone() -> None:
@@ -396,7 +396,7 @@ def test_dropped_futures_free_their_tasks(engine: Engine) -> None:
     assert gone() is None
     for _ in range(1000):
         echo(b"x" * 1000)
-    engine.wait(timeout=10)
+    engine.wait(timeout=60)
     assert engine.unfinished == 0
 
 
@@ -407,4 +407,4 @@ def test_a_second_load_is_refused() -> None:
 
 def test_a_future_cannot_be_returned_from_a_task() -> None:
     with pytest.raises(TypeError, match="a task must return a value, not a future"):
-        python_app(lambda: echo(1))().result(timeout=10)
+        python_app(lambda: echo(1))().result(timeout=60)

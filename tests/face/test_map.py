@@ -61,18 +61,18 @@ def test_ranges(n: int, chunksize: int, step: int) -> None:
     numbers = range(5, 5 + n * step, step)
     future = mpitask.map(double, numbers, chunksize=chunksize)
     assert len(future) == n
-    assert future.result(timeout=20) == [2 * i for i in numbers]
+    assert future.result(timeout=60) == [2 * i for i in numbers]
     assert future.done()
 
 
 def test_several_iterables_end_with_the_shortest() -> None:
-    assert mpitask.map(operator.add, [1, 2, 3], itertools.count(10)).result(timeout=20) == [11, 13, 15]
+    assert mpitask.map(operator.add, [1, 2, 3], itertools.count(10)).result(timeout=60) == [11, 13, 15]
     assert len(mpitask.map(pow, [1, 2], [3, 4, 5])) == 2
 
 
 def test_values_of_any_kind_survive() -> None:
     values = [np.float64(1.5), (1, 2), {"a": 1}, bytearray(b"x"), True, None, range(3), Path("a")]
-    found = mpitask.map(functools.partial(operator.getitem, values), range(len(values)), chunksize=3).result(timeout=20)
+    found = mpitask.map(functools.partial(operator.getitem, values), range(len(values)), chunksize=3).result(timeout=60)
     assert found == values
     assert list(map(type, found)) == list(map(type, values))
 
@@ -82,29 +82,29 @@ def test_values_of_any_kind_survive() -> None:
 def test_reduction_keeps_the_order(words: list[str], chunksize: int, with_initial: bool) -> None:
     future = mpitask.map(str, words, chunksize=chunksize)
     if with_initial:
-        assert future.reduce(operator.add, "<").result(timeout=20) == "<" + "".join(words)
+        assert future.reduce(operator.add, "<").result(timeout=60) == "<" + "".join(words)
     elif words:
-        assert future.reduce(operator.add).result(timeout=20) == "".join(words)
+        assert future.reduce(operator.add).result(timeout=60) == "".join(words)
     else:
         with pytest.raises(TypeError, match="empty map"):
-            future.reduce(operator.add).result(timeout=20)
+            future.reduce(operator.add).result(timeout=60)
 
 
 def test_reduction_of_arrays() -> None:
-    total = mpitask.map(np.ones, [1000] * 200, chunksize=7).reduce(operator.add).result(timeout=20)
+    total = mpitask.map(np.ones, [1000] * 200, chunksize=7).reduce(operator.add).result(timeout=60)
     assert (total == 200).all()
 
 
 def test_a_failing_item_is_named_and_the_others_go_on() -> None:
     future = mpitask.map(picky, range(30), chunksize=4)
     with pytest.raises(ValueError, match="not 7") as caught:
-        future.result(timeout=20)
+        future.result(timeout=60)
     assert caught.value.__notes__ == ["(item 7 of the map)"]
-    assert future.futures[8].result(timeout=20) == 8
+    assert future.futures[8].result(timeout=60) == 8
     with pytest.raises(ValueError, match="not 17"):
-        future.futures[17].result(timeout=20)
+        future.futures[17].result(timeout=60)
     with pytest.raises(ValueError, match=r"not (7|17|27)"):  # whichever is known first
-        mpitask.map(picky, range(30)).reduce(max).result(timeout=20)
+        mpitask.map(picky, range(30)).reduce(max).result(timeout=60)
     with pytest.raises(IndexError):
         future.futures[30]
 
@@ -139,9 +139,9 @@ def test_an_iterable_that_raises() -> None:
         raise OSError("disk gone")
 
     with pytest.raises(OSError, match="disk gone"):
-        mpitask.map(double, broken()).result(timeout=20)
+        mpitask.map(double, broken()).result(timeout=60)
     with pytest.raises(OSError, match="disk gone"):
-        mpitask.map(double, broken()).reduce(operator.add).result(timeout=20)
+        mpitask.map(double, broken()).reduce(operator.add).result(timeout=60)
 
 
 def test_cancel(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_cancel(tmp_path: Path) -> None:
     assert future.cancel()
     Path(gate).touch()
     with pytest.raises(concurrent.futures.CancelledError):
-        future.result(timeout=20)
+        future.result(timeout=60)
     assert future.cancelled()
 
 
@@ -170,7 +170,7 @@ def test_a_huge_range_costs_nothing_to_submit(engine: mpitask.Engine) -> None:
 
 def test_the_end_of_the_engine_waits_for_what_was_not_submitted_yet(tmp_path: Path) -> None:
     done = mpitask.map(double, iter(range(5000)), chunksize=50)
-    mpitask.current().wait(timeout=30)
+    mpitask.current().wait(timeout=60)
     assert done.done()
     assert len(done.result()) == 5000
 
@@ -184,7 +184,7 @@ def test_bad_input() -> None:
 
 
 def test_an_app_stands_for_its_function() -> None:
-    assert mpitask.map(mpitask.python_app(double), [1, 2]).result(timeout=20) == [2, 4]
+    assert mpitask.map(mpitask.python_app(double), [1, 2]).result(timeout=60) == [2, 4]
 
 
 def test_results_that_are_read_before_their_callback_do_not_stop_the_feeding() -> None:
@@ -223,7 +223,7 @@ def test_a_billion_numbers_are_submitted_at_once_and_the_first_results_arrive(en
     assert future.cancelled()
     assert engine.stats()["submitted"] - before < 1000
     with pytest.raises(concurrent.futures.CancelledError):
-        future.result(timeout=20)
+        future.result(timeout=60)
 
 
 @pytest.mark.parametrize(
@@ -259,7 +259,7 @@ def test_ranges_of_any_kind(numbers: range, ordered: bool) -> None:
     ids=lambda a: f"{a.dtype.str}{a.shape}",
 )
 def test_arrays(array: Any) -> None:
-    found = mpitask.map(item, array).result(timeout=20)
+    found = mpitask.map(item, array).result(timeout=60)
     assert len(found) == len(array)
     for got, expected in zip(found, array, strict=True):
         assert type(got) is type(expected)
@@ -268,14 +268,14 @@ def test_arrays(array: Any) -> None:
 
 def test_an_array_that_is_a_range_is_not_sent(engine: mpitask.Engine) -> None:
     before = engine.stats()["submitted"]
-    assert mpitask.map(item, np.arange(10**6)).reduce(operator.add).result(timeout=20) == 10**6 * (10**6 - 1) // 2
+    assert mpitask.map(item, np.arange(10**6)).reduce(operator.add).result(timeout=60) == 10**6 * (10**6 - 1) // 2
     assert engine.stats()["submitted"] - before < 100
 
 
 @pytest.mark.parametrize("chunksize", [1, 3, 50, 2**40])
 def test_a_worker_is_given_as_many_items_at_a_time_as_asked_for(chunksize: int) -> None:
     future = mpitask.map(item, range(200), chunksize=chunksize)
-    assert future.result(timeout=20) == list(range(200))
+    assert future.result(timeout=60) == list(range(200))
     sizes: list[int] = []
     for piece in future._tasks:
         starts = piece.task.result().starts
@@ -289,15 +289,15 @@ def test_a_worker_is_given_as_many_items_at_a_time_as_asked_for(chunksize: int) 
 def test_an_exception_of_an_item_of_a_range_has_its_index() -> None:
     future = mpitask.map(picky, range(2, 20_000, 5))  # item 1 is 7
     with pytest.raises(ValueError, match="not 7\n") as caught:
-        future.result(timeout=20)
+        future.result(timeout=60)
     assert caught.value.__notes__ == ["(item 1 of the map)"]
-    assert future.futures[2].result(timeout=20) == 12
+    assert future.futures[2].result(timeout=60) == 12
     with pytest.raises(ValueError, match="not 19997\n") as caught:
-        future.futures[-1].result(timeout=20)
+        future.futures[-1].result(timeout=60)
     assert "(item 3999 of the map)" in caught.value.__notes__
-    assert future.futures[3998].result(timeout=20) == 19992
+    assert future.futures[3998].result(timeout=60) == 19992
     with pytest.raises(ValueError, match="not 7\n") as caught:
-        mpitask.map(picky, range(2, 20_000, 5)).reduce(max).result(timeout=20)
+        mpitask.map(picky, range(2, 20_000, 5)).reduce(max).result(timeout=60)
     assert "(item 1 of the map)" in caught.value.__notes__
 
 
@@ -309,7 +309,7 @@ def test_an_exception_late_in_a_reduction_has_its_index() -> None:
 
     future = mpitask.map(only_one, range(200_000))
     with pytest.raises(LookupError, match="here") as caught:
-        future.reduce(max).result(timeout=20)
+        future.reduce(max).result(timeout=60)
     assert "(item 150001 of the map)" in caught.value.__notes__
 
 
@@ -317,17 +317,17 @@ def test_the_reduction_of_a_range_keeps_the_order() -> None:
     for n in (1, 2, 5000):
         expected = "<" + "".join(f"{i}," for i in range(n))
         future = mpitask.map("{},".format, range(n), chunksize=3).reduce(operator.add, initial="<")
-        assert future.result(timeout=20) == expected
-    assert mpitask.map(item, range(0)).reduce(operator.add, initial=5).result(timeout=20) == 5
+        assert future.result(timeout=60) == expected
+    assert mpitask.map(item, range(0)).reduce(operator.add, initial=5).result(timeout=60) == 5
     with pytest.raises(TypeError, match="empty map"):
-        mpitask.map(item, range(0)).reduce(operator.add).result(timeout=20)
+        mpitask.map(item, range(0)).reduce(operator.add).result(timeout=60)
 
 
 def test_the_reduction_of_arrays_over_a_range() -> None:
     def ones(i: int) -> Any:
         return np.full(5000, i)
 
-    total = mpitask.map(ones, range(300), chunksize=7).reduce(operator.add).result(timeout=20)
+    total = mpitask.map(ones, range(300), chunksize=7).reduce(operator.add).result(timeout=60)
     assert total.shape == (5000,)
     assert (total == sum(range(300))).all()
 
@@ -336,14 +336,14 @@ def test_two_ranges_at_once(engine: mpitask.Engine) -> None:
     first = mpitask.map(item, range(300_000))
     second = mpitask.map(slow, range(100))
     third = engine.call(engine.function_id(double), (4,), {})
-    assert third.result(timeout=20) == 8
-    assert second.result(timeout=20) == list(range(100))
-    assert first.result(timeout=20) == list(range(300_000))
+    assert third.result(timeout=60) == 8
+    assert second.result(timeout=60) == list(range(100))
+    assert first.result(timeout=60) == list(range(300_000))
 
 
 def test_items_far_away(engine: mpitask.Engine) -> None:
     future = mpitask.map(double, range(400_000))
-    assert future.futures[399_999].result(timeout=20) == 799_998
-    assert [f.result(timeout=20) for f in future.futures[200_000:200_003]] == [400_000, 400_002, 400_004]
+    assert future.futures[399_999].result(timeout=60) == 799_998
+    assert [f.result(timeout=60) for f in future.futures[200_000:200_003]] == [400_000, 400_002, 400_004]
     with pytest.raises(IndexError):
         future.futures[400_000]

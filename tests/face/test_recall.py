@@ -21,25 +21,25 @@ def test_short_tasks_do_not_wait_behind_a_long_one(tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     with mpitask.load(workers=2):
         app = mpitask.python_app(wait_for)
-        concurrent.futures.wait([app("", i) for i in range(500)], timeout=30)
+        concurrent.futures.wait([app("", i) for i in range(500)], timeout=60)
         long = app(str(gate), -1)
         try:
             short = [app("", i) for i in range(200)]
-            assert [f.result(timeout=30)[0] for f in short] == list(range(200))
+            assert [f.result(timeout=60)[0] for f in short] == list(range(200))
             assert not long.done()
         finally:
             gate.touch()
-        assert long.result(timeout=30)[0] == -1
+        assert long.result(timeout=60)[0] == -1
 
 
 def test_an_urgent_task_overtakes_what_was_sent_ahead(tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     with mpitask.load(workers=1) as engine:
         app = mpitask.python_app(wait_for)
-        concurrent.futures.wait([app("", i) for i in range(500)], timeout=30)
+        concurrent.futures.wait([app("", i) for i in range(500)], timeout=60)
         first = app(str(gate), -1)
         patient = [app("", i) for i in range(100)]
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while not first.running() and time.monotonic() < deadline:
             time.sleep(0.01)
         urgent = mpitask.python_app(wait_for, priority=5)("", 1000)
@@ -47,4 +47,4 @@ def test_an_urgent_task_overtakes_what_was_sent_ahead(tmp_path: Path) -> None:
         while engine.stats()["recalled"] == 0 and engine.stats()["steps"] < looks and time.monotonic() < deadline:
             time.sleep(0.01)
         gate.touch()
-        assert urgent.result(timeout=30)[1] < min(f.result(timeout=30)[1] for f in patient)
+        assert urgent.result(timeout=60)[1] < min(f.result(timeout=60)[1] for f in patient)

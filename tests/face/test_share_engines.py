@@ -49,8 +49,8 @@ def test_without_an_engine() -> None:
         engine.share(1)
     assert float(shared.result().sum()) == LARGE
     with mpitask.load(inline=True):  # another engine gets it as its own
-        assert total(shared).result(timeout=20) == LARGE
-        assert python_app(functools.partial(total.__wrapped__, shared))().result(timeout=20) == LARGE
+        assert total(shared).result(timeout=60) == LARGE
+        assert python_app(functools.partial(total.__wrapped__, shared))().result(timeout=60) == LARGE
 
 
 def test_an_inline_worker(tmp_path: Path) -> None:
@@ -60,14 +60,14 @@ def test_an_inline_worker(tmp_path: Path) -> None:
         look = python_app(
             lambda found, i: (float(found[1].sum()) + i, found[1].flags.writeable, found[2].flags.writeable)
         )
-        assert [f.result(timeout=20) for f in [look(shared, i) for i in range(50)]] == [
+        assert [f.result(timeout=60) for f in [look(shared, i) for i in range(50)]] == [
             (LARGE + i, False, False) for i in range(50)
         ]
         assert len(log.read_text().split()) == 1
-        assert mpitask.map(lambda i: shared[2][0] + i, range(3)).result(timeout=20) == [1, 2, 3]
+        assert mpitask.map(lambda i: shared[2][0] + i, range(3)).result(timeout=60) == [1, 2, 3]
         value = echo(np.ones(LARGE))
         change = python_app(lambda array: (float(array.sum()), array.fill(3)))
-        assert [change(value).result(timeout=20)[0] for _ in range(3)] == [LARGE] * 3
+        assert [change(value).result(timeout=60)[0] for _ in range(3)] == [LARGE] * 3
         assert engine.stats()["objects_mapped"] == 0
 
 

@@ -114,10 +114,10 @@ def test_pauses_grow_and_follow_the_server(web: WebServer, target: Path, monkeyp
 
 
 def test_a_silent_server(web: WebServer, target: Path) -> None:
-    url = web.route("/slow", lambda _: web.go_on.wait(20))
+    url = web.route("/slow", lambda _: web.go_on.wait(100))
     started = time.monotonic()
     assert "timed out" in str(fails(url, target, timeout_s=0.2, attempts=1))
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 60
 
 
 def test_redirects(web: WebServer, target: Path) -> None:
@@ -175,7 +175,7 @@ def waiting_for(lock: Path) -> int:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.002)
 
@@ -183,7 +183,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 @pytest.mark.parametrize("answer", [body(b"shared" * 1000), status(404)], ids=["ok", "404"])
 def test_eight_threads_make_one_download(web: WebServer, target: Path, answer: object) -> None:
     def held(handler: object) -> None:
-        web.go_on.wait(20)
+        web.go_on.wait(60)
         answer(handler)  # type: ignore[operator]
 
     url = web.route("/data", held)
@@ -205,7 +205,7 @@ def test_eight_threads_make_one_download(web: WebServer, target: Path, answer: o
 
 def test_another_url_into_the_same_place_is_not_shared(web: WebServer, target: Path) -> None:
     def held(handler: object) -> None:
-        web.go_on.wait(20)
+        web.go_on.wait(60)
         body(b"one")(handler)
 
     with ThreadPoolExecutor(2) as pool:

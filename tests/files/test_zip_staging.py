@@ -151,7 +151,7 @@ zipped.insert(sys.argv[1], sys.argv[2])
 def test_a_killed_process_costs_no_member(archive: Path, source: Path, tmp_path: Path, next_one: str) -> None:
     before = archive.read_bytes()
     with python(DIES, source, f"zip:{archive}/new") as process:
-        process.communicate(timeout=30)
+        process.communicate(timeout=60)
     assert process.returncode == -9
     assert transfer.beside(archive, "lock").exists()
     assert archive.read_bytes() != before
@@ -165,7 +165,7 @@ def test_a_killed_process_costs_no_member(archive: Path, source: Path, tmp_path:
 
 def test_an_old_note_does_not_touch_another_archive(archive: Path, source: Path) -> None:
     with python(DIES, source, f"zip:{archive}/new") as process:
-        process.communicate(timeout=30)
+        process.communicate(timeout=60)
     other = archive.with_name("other")
     with zipfile.ZipFile(other, "w") as opened:
         opened.writestr("mine", b"4")
@@ -198,7 +198,7 @@ def test_two_processes_write_at_once(source: Path, tmp_path: Path) -> None:
             process.stdin.write(b"\n")
             process.stdin.flush()
         for process in processes:
-            process.communicate(timeout=30)
+            process.communicate(timeout=60)
             assert process.returncode == 0
     finally:
         for process in processes:

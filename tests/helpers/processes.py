@@ -18,6 +18,7 @@ import pytest
 
 MARK = "MPITASK_TEST_ID"
 ROOT = Path(__file__).resolve().parents[2]
+SHARED_MEMORY = Path("/dev/shm")
 LAUNCHER_SETTINGS = {
     "OMPI_ALLOW_RUN_AS_ROOT": "1",
     "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
@@ -79,6 +80,33 @@ def describe(pids: Sequence[int]) -> str:
     return "\n".join(lines)
 
 
+def shared_memory() -> set[str]:
+    """The segments of all jobs on this machine."""
+    return {path.name for path in SHARED_MEMORY.iterdir() if path.name.startswith(("mpitask", "mpich_shm"))}
+
+
+def _mapped(name: str) -> bool:
+    for maps in Path("/proc").glob("[0-9]*/maps"):
+        try:
+            if name in maps.read_text():
+                return True
+        except OSError:
+            continue
+    return False
+
+
+def forgotten_memory(before: set[str]) -> set[str]:
+    """Segments that are new since `before` and that no process has mapped: other tests' jobs may run beside ours.
+
+    Asked twice, for a segment exists for a moment before it is mapped.
+    """
+    found = shared_memory() - before
+    for pause_s in (0.5, 0.0):
+        if found := {name for name in found if not _mapped(name)}:
+            time.sleep(pause_s)
+    return found & shared_memory()
+
+
 @dataclass
 class Script:
     """A running script. Its output is collected; `finish` or the fixture ends it."""
@@ -104,7 +132,7 @@ class Script:
                 into.append(line)
                 self._news.notify_all()
 
-    def wait_for_output(self, pattern: str, timeout_s: float = 20) -> re.Match[str]:
+    def wait_for_output(self, pattern: str, timeout_s: float = 60) -> re.Match[str]:
         """Waits until the standard output holds the pattern."""
         deadline = time.monotonic() + timeout_s
         with self._news:
@@ -121,7 +149,7 @@ class Script:
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
 
-    def finish(self, timeout_s: float = 60) -> Result:
+    def finish(self, timeout_s: float = 120) -> Result:
         """Waits for the end; past the limit everything is killed and the test fails."""
         try:
             rc = self.process.wait(timeout_s)
@@ -131,7 +159,7 @@ class Script:
             pytest.fail(f"still running after {timeout_s} s:\n{left}\n{self.so_far()}")
         wall_s = time.monotonic() - self.started
         for reader in self._readers:
-            reader.join(5)
+            reader.join(60)
         return Result(rc, "".join(self.out), "".join(self.err), wall_s)
 
     def kill(self) -> None:
@@ -140,7 +168,7 @@ class Script:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue
-        self.process.wait(10)
+        self.process.wait(60)
 
 
 class Launcher:
@@ -193,10 +221,10 @@ class Launcher:
         self.scripts.append(script)
         return script
 
-    def run(self, source: str | Path, *, timeout_s: float = 60, **options: object) -> Result:
+    def run(self, source: str | Path, *, timeout_s: float = 120, **options: object) -> Result:
         return self.start(source, **options).finish(timeout_s)  # type: ignore[arg-type]
 
-    def close(self, deadline_s: float = 5) -> str:
+    def close(self, deadline_s: float = 30) -> str:
         """Waits for the last process to go; kills and names those that do not."""
         deadline = time.monotonic() + deadline_s
         while left := marked_processes(self.mark):
@@ -210,7 +238,7 @@ class Launcher:
                 return names
             time.sleep(0.02)
         for script in self.scripts:
-            script.process.wait(5)
+            script.process.wait(60)
             for stream in (script.process.stdout, script.process.stderr):
                 if stream is not None:
                     stream.close()

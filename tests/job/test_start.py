@@ -97,9 +97,9 @@ def f(): return 1
 import mpitask.driver as d
 d._ZYGOTE = "import sys; sys.exit(1)"
 with load(workers=1):
-    f().result(timeout=10)
+    f().result(timeout=60)
 """
-    result = launcher.run(source, plain=True, timeout_s=15)
+    result = launcher.run(source, plain=True, timeout_s=30)
     assert result.rc == 1
     assert "no worker process could be started" in result.err
 

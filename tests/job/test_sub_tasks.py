@@ -25,7 +25,7 @@ def spread(n):
     return sorted(i for i, _ in found) == list(range(n)), len({pid for _, pid in found})
 
 if __name__ == "__main__":
-    ok, processes = spread(200).result(timeout=90)
+    ok, processes = spread(200).result(timeout=200)
     print(ok, processes, fib(9).result(timeout=60))
 """
 

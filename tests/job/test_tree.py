@@ -133,13 +133,13 @@ def ssh() -> Iterator[str]:
     """Hosts n0, n1, n2 for the tests of this module; gives the program that reaches them."""
     if not CLUSTER:
         pytest.skip("MPITASK_TEST_CLUSTER is not set: no command that makes several hosts on this machine")
-    done = subprocess.run([*CLUSTER, "up", str(N_NODES)], capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run([*CLUSTER, "up", str(N_NODES)], capture_output=True, text=True, timeout=60, check=False)
     try:
         if done.returncode != 0:
             pytest.fail(f"{CLUSTER[-1]} makes no hosts here: {done.stderr.strip()}")
         yield str(Path(done.stdout.split()[-1]).parent / "ssh")
     finally:
-        subprocess.run([*CLUSTER, "down"], capture_output=True, timeout=30, check=False)
+        subprocess.run([*CLUSTER, "down"], capture_output=True, timeout=60, check=False)
 
 
 def start_words(mpi: MpiStack, ssh: str, dealt: str) -> list[str]:

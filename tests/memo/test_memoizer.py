@@ -86,7 +86,7 @@ def run(memoizer: Memoizer, new: Task) -> Any:
 
 
 def wait_for(condition: Any) -> None:
-    deadline_s = time.monotonic() + 30
+    deadline_s = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline_s
         time.sleep(0.002)

@@ -16,7 +16,7 @@ def config():
 
 with ParslPoolExecutor(config()) as pool:
     print(pool.submit(double, 4, extra=1).result(), list(pool.map(double, range(5))))
-    print(list(pool.map(double, [1, 2], [3, 4], timeout=20)), pool.app_count)
+    print(list(pool.map(double, [1, 2], [3, 4], timeout=60)), pool.app_count)
     print(sorted(future.result() for future in as_completed([pool.submit(double, i) for i in range(3)])))
     print(pool.submit(double, pool.submit(double, 5)).result())
 try:

@@ -38,11 +38,11 @@ def without(x):
 with parsl.load(Config(executors=[HighThroughputExecutor(label="htex", max_workers_per_node=2), ThreadPoolExecutor()])):
     print(spin(0).result(), spin_in_thread(0).result(), sleep(0).result())
     began = time.monotonic()
-    late = [spin(30), spin_in_thread(30), sleep(30), spin(30, walltime=0.2)]
+    late = [spin(600), spin_in_thread(600), sleep(600), spin(600, walltime=0.2)]
     for future in late:
         error = future.exception()
         print(type(error) is AppTimeout, "exceeded walltime: 0." in str(error))
-    print(time.monotonic() - began < 15)
+    print(time.monotonic() - began < 60)
     print(type(without(1, walltime=1).exception()).__name__)
 
 # prints:
