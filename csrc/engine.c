@@ -311,6 +311,7 @@ int mt_engine_from_lane(mt_engine *e, uint32_t lane_index, const mt_incoming *in
         case MT_KIND_DROP: mti_engine_on_drop(e, lane_index, rec.id); return MT_OK;
         case MT_KIND_HELLO:
             from->up = true;
+            from->is_gone = false;
             from->maps = (rec.flags & MT_HELLO_MAPS) != 0;
             from->finished = 0;
             from->closed = rec.n == 0;
@@ -325,7 +326,7 @@ int mt_engine_from_lane(mt_engine *e, uint32_t lane_index, const mt_incoming *in
         case MT_KIND_RECALLED: return mti_engine_on_recalled(e, from, rec.n);
         case MT_KIND_STOP: e->stop_mode = (int)rec.n; return MT_OK;
         case MT_KIND_BYE:
-            from->said_bye = true;
+            from->is_gone = true;
             mti_engine_orphan(e, lane_index);
             from->up = false;
             mt_sched_set_slots(e->sched, lane_index, 0);
@@ -351,6 +352,7 @@ static int end_lost(mt_engine *e, mt_job *job, const mt_lost *why) {
 int mt_engine_lane_lost(mt_engine *e, uint32_t lane_index, const mt_lost *why, uint64_t started) {
     lane *l = &e->lanes[lane_index];
     l->up = false;
+    l->is_gone = l->role == MT_ROLE_CHILD;
     mt_objects_forget_lane(e->objects, lane_index);
     mt_sched_set_slots(e->sched, lane_index, 0);
     mti_link_clean_up(l->link);
@@ -393,13 +395,13 @@ int mt_engine_stop_children(mt_engine *e, uint32_t mode) {
 
 uint32_t mt_engine_children_left(const mt_engine *e) {
     uint32_t left = 0;
-    for (uint32_t i = 0; i < e->n_lanes; i++) left += e->lanes[i].role == MT_ROLE_CHILD && !e->lanes[i].said_bye;
+    for (uint32_t i = 0; i < e->n_lanes; i++) left += e->lanes[i].role == MT_ROLE_CHILD && !e->lanes[i].is_gone;
     return left;
 }
 
 bool mt_engine_is_hopeless(const mt_engine *e) {
     for (uint32_t i = 0; i < e->n_lanes; i++) {
-        if (e->lanes[i].role == MT_ROLE_CHILD && !e->lanes[i].up && !e->lanes[i].said_bye) return false;
+        if (e->lanes[i].role == MT_ROLE_CHILD && !e->lanes[i].up && !e->lanes[i].is_gone) return false;
     }
     return mt_sched_slots(e->sched) == 0;
 }

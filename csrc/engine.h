@@ -90,7 +90,7 @@ MT_MUST_CHECK int mt_engine_say_slots(mt_engine *engine, uint32_t slots);
 MT_MUST_CHECK int mt_engine_say_bye(mt_engine *engine);
 /* Tells all child lanes to stop. `mode`: MT_STOP_*. */
 MT_MUST_CHECK int mt_engine_stop_children(mt_engine *engine, uint32_t mode);
-/* Child lanes that have not said BYE. */
+/* Child lanes that have neither said BYE nor been lost. */
 uint32_t mt_engine_children_left(const mt_engine *engine);
 /* No lane has workers, and none is a child that has yet to say how many it has. */
 bool mt_engine_is_hopeless(const mt_engine *engine);

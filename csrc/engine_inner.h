@@ -18,7 +18,7 @@ typedef struct lane {
     mt_link *link;
     uint32_t role;
     bool up;       /* HELLO has come */
-    bool said_bye; /* children */
+    bool is_gone; /* children: it said goodbye or was lost */
     bool maps;     /* a worker that can map objects */
     uint64_t finished; /* jobs answered since HELLO */
     uint32_t first_job, last_job; /* what is booked, in order of assignment */

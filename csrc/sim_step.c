@@ -171,9 +171,7 @@ static int tell_slots(mt_sim *s, node *x, uint32_t slots, uint64_t now_ns) {
     }
     if (s->slots_ns == 0 && slots == s->options.workers) s->slots_ns = now_ns;
     if (!s->has_started && (s->slots_ns != 0 || s->options.start_at_once != 0)) return start(s, now_ns);
-    uint32_t lost = 0;
-    for (uint32_t i = 0; i < x->n_children; i++) lost += x->children[i].is_lost;
-    if (slots > 0 || lost < x->n_children) return MT_OK;
+    if (!mt_engine_is_hopeless(x->engine)) return MT_OK;
     s->is_hopeless = true;
     s->put = s->work.total;
     s->queued = 0;
