@@ -146,9 +146,9 @@ def _find_leaders(comm: Any) -> array[int]:
     """
     size: int = comm.Get_size()
     number = int.from_bytes(hashlib.blake2b(node_name().encode(), digest_size=8).digest(), sys.byteorder)
-    numbers = array("Q", bytes(8 * size))
+    numbers = array("Q", [0]) * size
     _until(comm.Iallgather(array("Q", [number]), numbers).Test)
-    leaders = array("I", bytes(4 * size))
+    leaders = array("I", [0]) * size
     _until(comm.Iallgather(array("I", [numbers.index(number)]), leaders).Test)
     return leaders
 

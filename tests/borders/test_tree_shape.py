@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 import time
+import tracemalloc
+from array import array
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from mpitask.mpi import _find_leaders
 from mpitask.tree import Place, find_place
 
 
@@ -99,3 +103,35 @@ def test_a_quarter_of_a_million_ranks() -> None:
     while (last := find_place(last.parent, leaders, 64)).parent >= 0:
         steps += 1
     assert steps == 3
+
+
+class ManyRanks:
+    """A communicator of 2048 nodes with 128 ranks each, as rank 0 sees it."""
+
+    def __init__(self) -> None:
+        self.nodes = 2048
+
+    def Get_size(self) -> int:  # noqa: N802
+        return 128 * self.nodes
+
+    def Iallgather(self, mine: array[int], everybody: array[int]) -> SimpleNamespace:  # noqa: N802
+        for rank in range(len(everybody)):
+            node = rank // 128
+            everybody[rank] = (mine[0] + node) % 2**64 if everybody.itemsize == 8 else 128 * node
+        return SimpleNamespace(Test=lambda: True)
+
+
+def test_memory_of_the_root() -> None:
+    """At most 16 bytes for each rank of the job while it starts, 4 afterwards."""
+    comm = ManyRanks()
+    _find_leaders(comm)  # what Python keeps for itself the first time
+    tracemalloc.start()
+    try:
+        leaders = _find_leaders(comm)
+        place = find_place(0, leaders, 64)
+        kept, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(place.children) == 127 + 64
+    assert most <= 16 * comm.Get_size()
+    assert kept <= 4 * comm.Get_size() + 20_000
