@@ -229,6 +229,12 @@ def _on_term(*_: Any) -> NoReturn:
     raise _Terminated(128 + signal.SIGTERM)
 
 
+def _on_second_interrupt(*_: Any) -> NoReturn:
+    """Somebody does not want to wait for an orderly end: what is below ends with this process."""
+    os.write(2, b"mpitask: interrupted again; ended at once\n")
+    os._exit(128 + signal.SIGINT)
+
+
 def _run(engine: Engine, options: argparse.Namespace) -> int:
     """Runs the script as __main__ and, at its normal end, waits for all tasks. The exit code."""
     signal.signal(signal.SIGTERM, _on_term)
@@ -243,6 +249,7 @@ def _run(engine: Engine, options: argparse.Namespace) -> int:
     except SystemExit as error:
         return _code_of(error)
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, _on_second_interrupt)
         print("mpitask: interrupted; tasks that had not finished are dropped", file=sys.stderr)
         return 128 + signal.SIGINT
     except BaseException as error:  # noqa: BLE001 - as the interpreter does for a script

@@ -69,6 +69,27 @@ def test_signals_to_a_waiting_script(launcher: Launcher, number: int) -> None:
     assert script.finish(timeout_s=30).rc == 128 + number
 
 
+STUCK = """
+import mpitask
+engine = mpitask.current()
+engine._closers.append(lambda: (print("closing", flush=True), time.sleep(60)))
+print("waiting", flush=True)
+slow[0].result()
+"""
+
+
+def test_a_second_ctrl_c_ends_at_once(launcher: Launcher) -> None:
+    script = launcher.start(BUSY.format(ending=STUCK))
+    script.wait_for_output("waiting")
+    script.signal(signal.SIGINT)
+    script.wait_for_output("closing")
+    script.signal(signal.SIGINT)
+    result = script.finish(timeout_s=30)
+    assert result.rc == 128 + signal.SIGINT
+    assert "interrupted again" in result.err
+    assert "Traceback" not in result.err
+
+
 @pytest.mark.kills_ranks
 def test_root_killed_over_mpi(launcher: Launcher, mpi: MpiStack) -> None:
     script = launcher.start(BUSY.format(ending="os.kill(os.getpid(), signal.SIGKILL)"), n=3, mpi=mpi)
