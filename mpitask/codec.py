@@ -28,7 +28,6 @@ import collections
 import concurrent.futures
 import copyreg
 import io
-import itertools
 import marshal
 import pickle
 import struct
@@ -333,15 +332,12 @@ def decode(codec: int, data: Bytes, *, borrow: bool = False) -> Any:
 
 
 def decode_call(codec: int, data: Bytes, resolve: Callable[[int], Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The (args, kwargs) of a call; `resolve` gives the value of dependency i."""
+    """The (args, kwargs) of a call that is neither MARSHAL nor FLAT; `resolve` gives the value of dependency i."""
     if codec & SPAN:
         first, count, *_ = _SPAN.unpack_from(data)
         return (first, count, *marshal.loads(memoryview(data)[_SPAN.size :])), {}
     if codec == PARTS:
         return (Parts(data),), {}
-    if codec == FLAT:
-        numbers = itertools.count()
-        return tuple(resolve(next(numbers)) if arg is ... else arg for arg in marshal.loads(data)), {}
     _state.resolve = resolve
     try:
         decoded = decode(codec, data)

@@ -6,6 +6,7 @@ pickle.
 
 from __future__ import annotations
 
+import functools
 import marshal
 import os
 import threading
@@ -18,13 +19,12 @@ from mpitask.native import check, ffi, lib
 _KIND_TASK = lib.MT_KIND_TASK
 _KIND_STOP = lib.MT_KIND_STOP
 _KIND_DROP = lib.MT_KIND_DROP
+_DONE = lib.MT_OK
 _OK = lib.MT_OUTCOME_OK
 _ERROR = lib.MT_OUTCOME_ERROR
 _PATIENCE_NS = 100_000_000  # then a task that waits runs whatever there is,
 _LOOSE_DEPTH = 20  # if no more tasks than these wait below it
-
-
-_SHARED, _MAPPED = codec.SHARED, codec.MAPPED
+_MARSHAL, _SHARED, _MAPPED = codec.MARSHAL, codec.SHARED, codec.MAPPED
 
 
 def _map(edge: Any, *, is_private: bool) -> Any:
@@ -131,9 +131,7 @@ class Runner:
     ) -> int:
         worker, functions = self.worker, self._functions
         answer = lib.mt_worker_answer
-        args: Any = None
-        kwargs: Any = None
-        buffer, loads, dumps, scalars = ffi.buffer, marshal.loads, marshal.dumps, codec.SCALARS
+        buffer, loads, dumps, scalars, flat = ffi.buffer, marshal.loads, marshal.dumps, codec.SCALARS, codec.FLAT
         outer, was_running = self._pause, self._is_running
         while True:
             kind = next_record(*arguments)
@@ -145,10 +143,10 @@ class Runner:
                         fn = self._load(call)
                     if call.codec == codec.MARSHAL:
                         value = fn(*loads(buffer(call.args, call.args_size)))
+                    elif call.codec == flat:
+                        value = fn(*self._filled(loads(buffer(call.args, call.args_size))))
                     else:
-                        args, kwargs = self._arguments(call)
-                        value = fn(*args, **kwargs)
-                        args = kwargs = None
+                        value = self._bound(fn, call)()
                     if self._pause is not None:
                         self.stop_helping()
                     if self.task_ended is not None:
@@ -165,7 +163,7 @@ class Runner:
                         self.task_ended(True)
                     data = codec.encode_exception(error)
                     status = answer(worker, _ERROR, codec.PICKLE, data, len(data))
-                    value = args = kwargs = None
+                    value = None
                 self._pause, self._is_running = outer, was_running
                 if status < 0:
                     check(status, "sending a result")
@@ -191,8 +189,9 @@ class Runner:
         self._functions[call.fn] = fn
         return fn
 
-    def _arguments(self, call: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        return codec.decode_call(call.codec, ffi.buffer(call.args, call.args_size), self._resolver(call))
+    def _bound(self, fn: Callable[..., Any], call: Any) -> Callable[[], Any]:
+        args, kwargs = codec.decode_call(call.codec, ffi.buffer(call.args, call.args_size), self._resolver(call))
+        return functools.partial(fn, *args, **kwargs)
 
     def _resolver(self, call: Any) -> Callable[[int], Any]:
         """Gives the value of dependency i of a call; -1 is the last."""
@@ -200,17 +199,36 @@ class Runner:
 
         def resolve(index: int) -> Any:
             if index not in values:
-                edge = self._edge
-                check(lib.mt_worker_edge(self.worker, index % call.n, edge), "looking up an argument")
-                if edge.codec & _SHARED:
-                    values[index] = self._decode_shared(edge)
-                elif edge.codec & _MAPPED:
-                    values[index] = codec.decode(edge.codec, _map(edge, is_private=True), borrow=True)
-                else:
-                    values[index] = codec.decode(edge.codec, ffi.buffer(edge.args, edge.args_size))
+                values[index] = self._value(index % call.n)
             return values[index]
 
         return resolve
+
+    def _filled(self, args: tuple[Any, ...]) -> list[Any]:
+        """Flat arguments, with the values of the dependencies in place of their ellipses."""
+        filled, index = [], 0
+        for arg in args:
+            if arg is ...:
+                filled.append(self._value(index))
+                index += 1
+            else:
+                filled.append(arg)
+        return filled
+
+    def _value(self, index: int) -> Any:
+        """The value of dependency `index` of the call that runs."""
+        edge = self._edge
+        status = lib.mt_worker_edge(self.worker, index, edge)
+        if status != _DONE:
+            check(status, "looking up an argument")
+        kind = edge.codec
+        if kind == _MARSHAL:
+            return marshal.loads(ffi.buffer(edge.args, edge.args_size))
+        if kind & _SHARED:
+            return self._decode_shared(edge)
+        if kind & _MAPPED:
+            return codec.decode(kind, _map(edge, is_private=True), borrow=True)
+        return codec.decode(kind, ffi.buffer(edge.args, edge.args_size))
 
     def _decode_shared(self, edge: Any) -> Any:
         """The object behind a shared value, decoded at its first use; its arrays are views of what is there."""
