@@ -6,9 +6,10 @@
 METG(50 %), the minimum effective task granularity, is how long a task must take on average for the system to keep half
 of the machine's peak. The task's own time counts with all that the system adds to it: elapsed time, from the first
 call until the last value is here, x cores / tasks. Efficiency is the time that the iterations of all tasks take at the
-peak over the elapsed time. The peak is the rate of as many plain processes as there are workers, all at once, just
-before and just after each measurement. The grain is made smaller, by the square root of two each time, until the
-efficiency (median of some measurements) falls below 50 %; the granularity in between is interpolated logarithmically.
+peak over the elapsed time. The peak is the rate of as many plain processes as there are workers, all at once, measured
+between all measurements; the highest of all counts. The grain is made smaller, by the square root of two each time,
+until the efficiency falls below 50 %; the granularity in between is interpolated logarithmically. Of the measurements
+of a grain the shortest counts: whatever else a machine does can only make them longer, and a peak lower.
 
 A system whose tasks take no futures gets its graph by a client that waits for the values of a task's dependencies
 before it submits the task. The systems are those of measure.py.
@@ -21,7 +22,6 @@ import itertools
 import json
 import math
 import os
-import statistics
 import subprocess
 import sys
 import time
@@ -47,10 +47,13 @@ class Peak:
         command = [sys.executable, graphs.__file__]
         pipe = subprocess.PIPE
         self._processes = [subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) for _ in range(CORES)]
-        self.rate()
+        self.highest = 0.0
+        """Iterations per second of all together, at best."""
+        for _ in range(10):
+            self.rate()
 
-    def rate(self) -> float:
-        """Iterations per second of all together."""
+    def rate(self) -> None:
+        """Measures once more."""
         for process in self._processes:
             assert process.stdin is not None
             process.stdin.write(f"{PEAK_S}\n")
@@ -59,7 +62,7 @@ class Peak:
         for process in self._processes:
             assert process.stdout is not None
             rates.append(float(process.stdout.readline()))
-        return sum(rates)
+        self.highest = max(self.highest, sum(rates))
 
     def __enter__(self) -> Peak:
         return self
@@ -119,24 +122,19 @@ class Bench:
 
     def point(self, pattern: str, kernel_s: float, guess_s: float) -> dict[str, float]:
         """Efficiency and granularity of tasks that compute for so long."""
-        efficiencies, granularities, peaks = [], [], []
         steps = self.steps(guess_s)
-        before = self._peak.rate()
+        iterations = max(1, round(kernel_s * self._peak.highest / CORES))
+        tasks, shortest_s = 0, math.inf
         for _ in range(self._repeat):
-            iterations = max(1, round(kernel_s * before / CORES))
-            tasks, elapsed = self.run(pattern, steps, iterations)
-            after = self._peak.rate()
-            rate = (before + after) / 2
-            efficiencies.append(tasks * iterations / rate / elapsed)
-            granularities.append(elapsed * CORES / tasks * 1e6)
-            peaks.append(rate)
-            before = after
+            tasks, elapsed_s = self.run(pattern, steps, iterations)
+            shortest_s = min(shortest_s, elapsed_s)
+            self._peak.rate()
         return {
             "kernel_us": kernel_s * 1e6,
-            "efficiency": statistics.median(efficiencies),
-            "granularity_us": statistics.median(granularities),
+            "efficiency": tasks * iterations / self._peak.highest / shortest_s,
+            "granularity_us": shortest_s * CORES / tasks * 1e6,
             "tasks": tasks,
-            "peak_per_s": statistics.median(peaks),
+            "peak_per_s": self._peak.highest,
         }
 
     def metg(self, pattern: str) -> dict[str, Any]:
@@ -178,8 +176,8 @@ def crossing(points: list[dict[str, float]]) -> float | None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--width", type=int, default=16, help="columns of a graph (default 16)")
-    parser.add_argument("--seconds", type=float, default=0.2, help="about how long a measurement takes (default 0.2)")
-    parser.add_argument("--repeat", type=int, default=3, help="measurements of each grain (default 3)")
+    parser.add_argument("--seconds", type=float, default=0.1, help="about how long a measurement takes (default 0.1)")
+    parser.add_argument("--repeat", type=int, default=9, help="measurements of each grain (default 9)")
     parser.add_argument("system")
     parser.add_argument("patterns", nargs="*", default=list(graphs.PATTERNS), help=", ".join(graphs.PATTERNS))
     options = parser.parse_args()
