@@ -42,8 +42,19 @@ class Config:
         ring_bytes: size of each of the two shared-memory rings of a worker; a power of two.
 
     Raises:
-        ConfigurationError: a value is out of its range; the message says what is allowed.
+        ConfigurationError: an option does not exist (the message names the nearest one), or its value is out of its
+            range (the message says what is allowed).
     """
+
+    def __new__(cls, *_: Any, **options: Any) -> Config:
+        """Made before the generated `__init__` could complain about a name without saying which it might have been."""
+        names = [field.name for field in dataclasses.fields(cls)]
+        for name in options:
+            if name not in names:
+                near = difflib.get_close_matches(name, names, 1)
+                hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(names)}"
+                raise ConfigurationError(f"there is no option {name!r}; {hint}")
+        return super().__new__(cls)
 
     workers: int | Literal["auto"] = "auto"
     inline: bool = False
@@ -103,10 +114,4 @@ def make_config(config: Config | None, options: dict[str, Any]) -> Config:
     base = Config() if config is None else config
     if not isinstance(base, Config):
         raise ConfigurationError(f"load() takes a Config or keyword options, not a {type(base).__name__}")
-    names = [field.name for field in dataclasses.fields(Config)]
-    for name in options:
-        if name not in names:
-            near = difflib.get_close_matches(name, names, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(names)}"
-            raise ConfigurationError(f"there is no option {name!r}; {hint}")
     return dataclasses.replace(base, **options)

@@ -26,8 +26,9 @@ from mpitask import Config, ConfigurationError, NoEngineError, python_app
     ],
 )
 def test_wrong_options(options: dict[str, Any], text: str) -> None:
-    with pytest.raises(ConfigurationError, match=text):
-        mpitask.load(**options)
+    for make in (mpitask.load, Config):
+        with pytest.raises(ConfigurationError, match=text):
+            make(**options)
 
 
 def test_wrong_config_type() -> None:
