@@ -20,7 +20,7 @@ from mpitask._version import __version__
 
 if TYPE_CHECKING:
     from mpitask.apps import bash_app, join_app, python_app
-    from mpitask.bulk import MapFuture, map  # noqa: A004 - the name that everybody knows
+    from mpitask.bulk.maps import MapFuture, map  # noqa: A004 - the name that everybody knows
     from mpitask.config import Config
     from mpitask.dataflow import AUTO_LOGNAME
     from mpitask.engine import Engine, current, load, share
@@ -60,8 +60,8 @@ _HOMES = {
     "set_file_logger": "mpitask.logs",
     "set_stream_logger": "mpitask.logs",
     "BasicMemoizer": "mpitask.memo",
-    "MapFuture": "mpitask.bulk",
-    "map": "mpitask.bulk",
+    "MapFuture": "mpitask.bulk.maps",
+    "map": "mpitask.bulk.maps",
     "Config": "mpitask.config",
     "Engine": "mpitask.engine",
     "current": "mpitask.engine",
