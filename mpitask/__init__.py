@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mpitask.bulk.maps import MapFuture, map  # noqa: A004 - the name that everybody knows
     from mpitask.config import Config
     from mpitask.dataflow import AUTO_LOGNAME
-    from mpitask.engine import Engine, current, load, share
+    from mpitask.engine import Engine, load
     from mpitask.errors import (
         AppBadFormatting,
         AppError,
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from mpitask.futures import DataFuture, Future
     from mpitask.logs import set_file_logger, set_stream_logger
     from mpitask.memo import BasicMemoizer
+    from mpitask.running import current, share
     from mpitask.shared import Shared
 
 _HOMES = {
@@ -64,9 +65,9 @@ _HOMES = {
     "map": "mpitask.bulk.maps",
     "Config": "mpitask.config",
     "Engine": "mpitask.engine",
-    "current": "mpitask.engine",
+    "current": "mpitask.running",
     "load": "mpitask.engine",
-    "share": "mpitask.engine",
+    "share": "mpitask.running",
     "Shared": "mpitask.shared",
     "Executor": "mpitask.executor",
     "Future": "mpitask.futures",

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Generic, Literal, TypeVar, overload
 
-from mpitask import engine as _engine
+from mpitask import running
 from mpitask.bulk.calls import Combine, CombinePieces, identity, item
 from mpitask.bulk.cutting import Piece, Work, make_work
 from mpitask.engine import Engine
@@ -324,7 +324,7 @@ def map(  # noqa: A001 - the name that everybody knows, for the same thing
     """
     if chunksize != "auto" and (not isinstance(chunksize, int) or isinstance(chunksize, bool) or chunksize < 1):
         raise ConfigurationError(f"chunksize={chunksize!r}: give a number above 0, or 'auto'")
-    engine = _engine.current()
+    engine = running.current()
     fn = getattr(fn, "__wrapped__", fn) if hasattr(fn, "kind") else fn  # an app stands for its function
     engine.function_id(fn)  # one that cannot be pickled is told of here
     return MapFuture(engine, make_work(engine, fn, (iterable, *iterables), chunksize), ordered=ordered)

@@ -21,7 +21,7 @@ LAYERS = [
     {"apps"},
     {"dataflow"},
     {"bulk", "executor"},
-    {"engine", "agent", "nested"},
+    {"engine", "submission", "running", "agent", "nested"},
     {"futures", "shared"},
     {"driver", "mpi", "worker", "tree"},
     {"codec", "config"},

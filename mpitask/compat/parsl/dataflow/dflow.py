@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import mpitask
-from mpitask import engine as _engine
+from mpitask import running
 from mpitask.compat.parsl import _pinning, _pools
 from mpitask.compat.parsl._ignored import tell_of_ignored
 from mpitask.compat.parsl._options import check_type, wrong_type
@@ -105,9 +105,9 @@ class DataFlowKernel:
     # -- beginning --
 
     def _find_engine(self) -> tuple[Engine, bool]:
-        running = _engine._current
-        if running is not None and running not in _own_engines:
-            return running, False
+        found = running.current_engine
+        if found is not None and found not in _own_engines:
+            return found, False
         config = self._config
         clustered = [executor for executor in config.executors if isinstance(executor, EngineExecutor)]
         cores = usable_cores()
@@ -450,7 +450,7 @@ class DataFlowKernelLoader:
             raise ConfigurationError("Config has already been loaded")
         cls._dfk = DataFlowKernel(Config() if config is None else config)
         if cls._dfk._owned:
-            _engine.set_current(cls._dfk.engine)  # for apps of mpitask's own face
+            running.set_current(cls._dfk.engine)  # for apps of mpitask's own face
         return cls._dfk
 
     @classmethod
