@@ -399,7 +399,7 @@ def test_hooks_hear_of_hits(make_engine: Callable[..., Engine]) -> None:
     assert heard == [f"{first.tid} {state}" for state in ("pending", "launched", "exec_done")] + [
         f"{second.tid} {state}" for state in ("pending", "memo_done")
     ]
-    assert kernel_of(engine).state_counts["memo_done"] == 1
+    assert kernel_of(engine).states.counts["memo_done"] == 1
 
 
 # -- checkpoints --

@@ -137,8 +137,8 @@ class DataFlowKernel:
             shared = kernel_of(self.engine)
             kernel = kernel_on(self.engine, own=False)
             kernel.config = self._core_config(0)
-            kernel.hooks += shared.hooks
-        kernel.hooks.append(self._task_moved)
+            kernel.states.hooks += shared.states.hooks
+        kernel.states.hooks.append(self._task_moved)
         kernel.staging = Providers(self)
         return kernel
 
@@ -198,12 +198,12 @@ class DataFlowKernel:
     @property
     def tasks(self) -> dict[int, TaskRecord]:
         """Records of tasks by their numbers: of those that have not ended, or of all (`garbage_collect=False`)."""
-        return self._kernel.tasks if self._kept is None else self._kept
+        return self._kernel.states.tasks if self._kept is None else self._kept
 
     @property
     def task_state_counts(self) -> dict[States, int]:
         """How many tasks are in each state."""
-        return {state: self._kernel.state_counts.get(state, 0) for state in States}
+        return {state: self._kernel.states.counts.get(state, 0) for state in States}
 
     def checkpoint(self) -> None:
         """Has the memoizer write what it has."""
@@ -377,7 +377,7 @@ class DataFlowKernel:
 
     def wait_for_current_tasks(self) -> None:
         """Waits for the tasks that there are now, however they end."""
-        for record in list(self._kernel.tasks.values()):
+        for record in list(self._kernel.states.tasks.values()):
             with contextlib.suppress(Exception):
                 record["app_fu"].exception()
 
@@ -394,7 +394,7 @@ class DataFlowKernel:
         self.log_task_states()
         launched = [
             record["app_fu"]
-            for record in list(self._kernel.tasks.values())
+            for record in list(self._kernel.states.tasks.values())
             if record["status"] == States.launched and record["pool"] is not None
         ]
         for executor in self.executors.values():
@@ -407,7 +407,7 @@ class DataFlowKernel:
             if self._owned:
                 self.engine.close(drop=True)
             else:
-                for record in list(self._kernel.tasks.values()):
+                for record in list(self._kernel.states.tasks.values()):
                     self._kernel.cancel(record)
                 self._kernel.close()
         finally:
@@ -485,7 +485,12 @@ def _at_exit() -> None:
     """Before engines are closed, which tell of tasks that they drop: what has ended is given time to be known there."""
     deadline = time.monotonic() + 1
     for kernel in list(_kernels):
-        while kernel._owned and not kernel._kernel.tasks and kernel.engine.unfinished and time.monotonic() < deadline:
+        while (
+            kernel._owned
+            and not kernel._kernel.states.tasks
+            and kernel.engine.unfinished
+            and time.monotonic() < deadline
+        ):
             time.sleep(0.001)
 
 
