@@ -1,6 +1,6 @@
 #include "sched.h"
 
-#include <string.h>
+#include "ready.h"
 
 /* What a job costs its lane beyond the function itself; keeps the booked work of empty functions above zero. */
 #define OVERHEAD_NS 1000u
@@ -15,25 +15,6 @@
 #define FRACTION 64u
 /* More than any job takes; sums of it do not overflow. */
 #define MAX_COST_NS ((uint64_t)1 << 53)
-
-typedef struct ready_job {
-    uint64_t key;
-    uint64_t items;
-    uint32_t class_index;
-    uint32_t bytes; /* capped: only compared with limits */
-    uint32_t origin;
-    uint32_t chunk : 31;
-    uint32_t stays : 1;
-} ready_job;
-
-/* Jobs of one priority: a deque. */
-typedef struct level {
-    int32_t priority;
-    ready_job *jobs;
-    uint64_t capacity; /* a power of two, or 0 */
-    uint64_t first;
-    uint64_t count;
-} level;
 
 typedef struct lane {
     mt_lane_limits limits;
@@ -68,15 +49,13 @@ typedef struct class_row {
 
 struct mt_sched {
     const mt_alloc *alloc;
-    level *levels; /* by falling priority; empty ones stay, there are few */
-    uint64_t n_levels, level_capacity;
+    mt_ready_jobs ready;
     lane *lanes;
     uint64_t n_lanes, lane_capacity;
     uint32_t *heap; /* lanes that may have credit, by booked work for each slot */
     uint64_t heap_size, heap_capacity;
     class_row *classes;
     uint64_t n_classes, class_capacity;
-    uint64_t ready;
     demand refused; /* lanes with slots that are not in the heap have no credit for it */
     uint32_t slots;
 };
@@ -85,14 +64,14 @@ mt_sched *mt_sched_new(const mt_alloc *alloc) {
     mt_sched *sched = mti_get_zeroed(alloc, 1, sizeof *sched);
     if (sched == NULL) return NULL;
     sched->alloc = alloc;
+    mti_ready_init(&sched->ready, alloc);
     sched->refused = NOTHING;
     return sched;
 }
 
 void mt_sched_destroy(mt_sched *sched) {
     if (sched == NULL) return;
-    for (uint64_t i = 0; i < sched->n_levels; i++) mt_put(sched->alloc, sched->levels[i].jobs);
-    mt_put(sched->alloc, sched->levels);
+    mti_ready_clean_up(&sched->ready);
     mt_put(sched->alloc, sched->lanes);
     mt_put(sched->alloc, sched->heap);
     mt_put(sched->alloc, sched->classes);
@@ -226,94 +205,25 @@ void mt_sched_hint(mt_sched *sched, uint32_t class_index, uint64_t duration_ns) 
 
 /* ---- ready jobs ---- */
 
-/* Where the level of this priority is, or would have to be. */
-static uint64_t level_at(const mt_sched *sched, int32_t priority) {
-    uint64_t low = 0, high = sched->n_levels;
-    while (low < high) {
-        uint64_t middle = (low + high) / 2;
-        if (sched->levels[middle].priority > priority) {
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
-    }
-    return low;
-}
-
-static int find_or_make_level(mt_sched *sched, int32_t priority, level **out) {
-    uint64_t at = level_at(sched, priority);
-    if (at < sched->n_levels && sched->levels[at].priority == priority) {
-        *out = &sched->levels[at];
-        return MT_OK;
-    }
-    /* An empty level is reused for the new priority: their number stays that of priorities in use at a time. */
-    for (uint64_t i = 0; i < sched->n_levels; i++) {
-        if (sched->levels[i].count > 0) continue;
-        level reused = sched->levels[i];
-        memmove(&sched->levels[i], &sched->levels[i + 1], (sched->n_levels - i - 1) * sizeof(level));
-        sched->n_levels--;
-        at = level_at(sched, priority);
-        memmove(&sched->levels[at + 1], &sched->levels[at], (sched->n_levels - at) * sizeof(level));
-        sched->n_levels++;
-        reused.priority = priority;
-        sched->levels[at] = reused;
-        *out = &sched->levels[at];
-        return MT_OK;
-    }
-    int status = mti_grow(sched->alloc, (void **)&sched->levels, sched->n_levels, &sched->level_capacity,
-                          sched->n_levels + 1, sizeof(level));
-    if (status != MT_OK) return status;
-    memmove(&sched->levels[at + 1], &sched->levels[at], (sched->n_levels - at) * sizeof(level));
-    sched->n_levels++;
-    sched->levels[at] = (level){.priority = priority};
-    *out = &sched->levels[at];
-    return MT_OK;
-}
-
-static int level_grow(mt_sched *sched, level *l) {
-    if (l->count < l->capacity) return MT_OK;
-    uint64_t capacity = l->capacity == 0 ? 64 : l->capacity * 2;
-    ready_job *jobs = mti_get_zeroed(sched->alloc, capacity, sizeof *jobs);
-    if (jobs == NULL) return MT_E_NOMEM;
-    for (uint64_t i = 0; i < l->count; i++) jobs[i] = l->jobs[(l->first + i) & (l->capacity - 1)];
-    mt_put(sched->alloc, l->jobs);
-    l->jobs = jobs;
-    l->capacity = capacity;
-    l->first = 0;
-    return MT_OK;
-}
-
 int mt_sched_push(mt_sched *sched, uint64_t key, uint32_t class_index, int32_t priority, uint64_t bytes, bool first) {
     mt_ready job = {.key = key, .bytes = bytes, .class_index = class_index, .priority = priority, .origin = MT_NO_LANE};
     return mt_sched_push_job(sched, &job, first);
 }
 
 int mt_sched_push_job(mt_sched *sched, const mt_ready *ready, bool first) {
-    level *l;
-    int status = find_or_make_level(sched, ready->priority, &l);
-    if (status == MT_OK) status = level_grow(sched, l);
-    if (status != MT_OK) return status;
-    ready_job job = {.key = ready->key,
-                     .items = ready->items,
-                     .class_index = ready->class_index,
-                     .bytes = ready->bytes < UINT32_MAX ? (uint32_t)ready->bytes : UINT32_MAX,
-                     .origin = ready->origin,
-                     .chunk = (ready->chunk < INT32_MAX ? ready->chunk : INT32_MAX) & INT32_MAX,
-                     .stays = ready->stays};
-    uint64_t mask = l->capacity - 1;
-    if (first) {
-        l->first = (l->first - 1) & mask;
-        l->jobs[l->first] = job;
-    } else {
-        l->jobs[(l->first + l->count) & mask] = job;
-    }
-    l->count++;
-    sched->ready++;
-    if (job.origin != MT_NO_LANE) sched->lanes[job.origin].queued++;
-    return MT_OK;
+    mt_ready_job job = {.key = ready->key,
+                        .items = ready->items,
+                        .class_index = ready->class_index,
+                        .bytes = ready->bytes < UINT32_MAX ? (uint32_t)ready->bytes : UINT32_MAX,
+                        .origin = ready->origin,
+                        .chunk = (ready->chunk < INT32_MAX ? ready->chunk : INT32_MAX) & INT32_MAX,
+                        .stays = ready->stays};
+    int status = mti_ready_push(&sched->ready, ready->priority, &job, first);
+    if (status == MT_OK && job.origin != MT_NO_LANE) sched->lanes[job.origin].queued++;
+    return status;
 }
 
-static bool has_credit(const lane *l, const demand *d) {
+static inline bool has_credit(const lane *l, const demand *d) {
     if (d->priority < l->floor) return false;
     if (l->booked > 0 && l->booked_bytes + d->bytes > l->limits.max_bytes) return false;
     if (l->units < l->limits.slots) return true;
@@ -329,7 +239,7 @@ static bool asks_as_much(const demand *a, const demand *b) {
     return a->what == b->what && a->cost_ns >= b->cost_ns && a->bytes >= b->bytes && a->priority <= b->priority && (a->mean_ns == 0 || b->mean_ns != 0);
 }
 
-static demand demand_of(const mt_sched *sched, const ready_job *job, int32_t priority) {
+static demand demand_of(const mt_sched *sched, const mt_ready_job *job, int32_t priority) {
     uint64_t mean_ns = sched->classes[job->class_index].mean_ns;
     if (job->items > 0) return (demand){ITEMS, mean_ns, 0, job->bytes, priority};
     return (demand){ONE_THING, mean_ns, mean_ns == 0 ? UNKNOWN_NS : mean_ns, job->bytes, priority};
@@ -346,13 +256,13 @@ static uint64_t share_of(uint64_t items, uint64_t part, uint64_t whole) {
 }
 
 /* How many of a job's items a lane gets, before it leaves the ready ones. */
-static void fit(const mt_sched *sched, const lane *l, const ready_job *job, uint64_t mean_ns, mt_assignment *out) {
+static void fit(const mt_sched *sched, const lane *l, const mt_ready_job *job, uint64_t mean_ns, mt_assignment *out) {
     uint64_t all = (uint64_t)sched->slots + (l->is_up ? l->limits.slots : 0);
     uint64_t slots = l->limits.cuts ? l->limits.slots : 1, chunk = job->chunk;
     if (chunk == 0) chunk = mean_ns == 0 || mean_ns > CHUNK_NS ? 1 : CHUNK_NS / mean_ns;
     uint64_t units = slots > 1 ? slots / 2 : 1;
     uint64_t items = job->items / units < chunk ? job->items : units * chunk;
-    if (sched->ready == 1 && all > slots) {
+    if (sched->ready.count == 1 && all > slots) {
         uint64_t step = job->chunk != 0 ? chunk : mean_ns == 0 ? 1 : LEAST_CHUNK_NS / mean_ns;
         uint64_t share = share_of(job->items, slots, 2 * all);
         if (job->chunk != 0) {
@@ -368,13 +278,13 @@ static void fit(const mt_sched *sched, const lane *l, const ready_job *job, uint
 }
 
 /* The job is ready no more. */
-static void leave(mt_sched *sched, level *l, const ready_job *job) {
-    l->count--;
-    sched->ready--;
-    if (job->origin != MT_NO_LANE) sched->lanes[job->origin].queued--;
+static inline void leave(mt_sched *sched, mt_ready_level *l, uint64_t at) {
+    uint32_t origin = mti_ready_at(l, at)->origin;
+    if (origin != MT_NO_LANE) sched->lanes[origin].queued--;
+    mti_ready_take(&sched->ready, l, at);
 }
 
-static void book(mt_sched *sched, uint32_t lane_index, const ready_job *job, const demand *d, mt_assignment *out) {
+static void book(mt_sched *sched, uint32_t lane_index, const mt_ready_job *job, const demand *d, mt_assignment *out) {
     lane *chosen = &sched->lanes[lane_index];
     *out = (mt_assignment){job->key, d->cost_ns, 0, 1, job->bytes, lane_index, job->class_index};
     if (job->items > 0) fit(sched, chosen, job, d->mean_ns, out);
@@ -385,11 +295,10 @@ static void book(mt_sched *sched, uint32_t lane_index, const ready_job *job, con
 }
 
 int mt_sched_next(mt_sched *sched, mt_assignment *out) {
-    if (sched->ready == 0) return MT_E_AGAIN;
-    level *l = sched->levels;
-    while (l->count == 0) l++;
-    ready_job job = l->jobs[l->first];
-    demand wanted = demand_of(sched, &job, l->priority);
+    if (sched->ready.count == 0) return MT_E_AGAIN;
+    mt_ready_level *l = mti_ready_next(&sched->ready);
+    const mt_ready_job *job = mti_ready_at(l, 0);
+    demand wanted = demand_of(sched, job, l->priority);
     if (!asks_as_much(&wanted, &sched->refused)) { /* happens when a job of higher priority, or news of its class, has come */
         for (uint32_t i = 0; i < sched->n_lanes; i++) {
             if (sched->lanes[i].heap_at == NOT_IN_HEAP) heap_refresh(sched, i);
@@ -404,9 +313,8 @@ int mt_sched_next(mt_sched *sched, mt_assignment *out) {
             sched->refused = wanted;
             continue;
         }
-        book(sched, index, &job, &wanted, out);
-        l->first = (l->first + 1) & (l->capacity - 1);
-        leave(sched, l, &job);
+        book(sched, index, job, &wanted, out);
+        leave(sched, l, 0);
         heap_down(sched, 0);
         return MT_OK;
     }
@@ -419,31 +327,28 @@ static int64_t band(int32_t priority) {
 }
 
 /* Where in the level the first job is that did not come from `origin`; `count`: there is none. */
-static uint64_t first_not_from(const level *l, uint32_t origin) {
+static uint64_t first_not_from(const mt_ready_level *l, uint32_t origin) {
     uint64_t i = 0;
-    while (i < l->count && l->jobs[(l->first + i) & (l->capacity - 1)].origin == origin) i++;
+    while (i < l->count && mti_ready_at(l, i)->origin == origin) i++;
     return i;
 }
 
 int mt_sched_next_up(mt_sched *sched, uint32_t up, mt_assignment *out) {
-    if (sched->ready == sched->lanes[up].queued) return MT_E_AGAIN;
-    level *found = NULL;
+    if (sched->ready.count == sched->lanes[up].queued) return MT_E_AGAIN;
+    mt_ready_level *found = NULL;
     uint64_t at = 0;
-    for (level *l = sched->levels + sched->n_levels; l-- > sched->levels;) {
+    for (mt_ready_level *l = sched->ready.levels + sched->ready.n_levels; l-- > sched->ready.levels;) {
         if (found != NULL && band(l->priority) != band(found->priority)) break;
         uint64_t i = first_not_from(l, up);
         if (i == l->count) continue;
         found = l;
         at = i;
     }
-    uint64_t mask = found->capacity - 1;
-    ready_job job = found->jobs[(found->first + at) & mask];
-    demand wanted = demand_of(sched, &job, found->priority);
+    const mt_ready_job *job = mti_ready_at(found, at);
+    demand wanted = demand_of(sched, job, found->priority);
     if (!has_credit(&sched->lanes[up], &wanted)) return MT_E_AGAIN;
-    book(sched, up, &job, &wanted, out);
-    for (; at > 0; at--) found->jobs[(found->first + at) & mask] = found->jobs[(found->first + at - 1) & mask];
-    found->first = (found->first + 1) & mask;
-    leave(sched, found, &job);
+    book(sched, up, job, &wanted, out);
+    leave(sched, found, at);
     return MT_OK;
 }
 
@@ -485,27 +390,25 @@ void mt_sched_done(mt_sched *sched, const mt_assignment *what, uint64_t duration
 }
 
 int mt_sched_first_priority(const mt_sched *sched, int32_t *out_priority, uint64_t *out_n) {
-    if (sched->ready == 0) return MT_E_AGAIN;
-    const level *l = sched->levels;
-    while (l->count == 0) l++;
+    if (sched->ready.count == 0) return MT_E_AGAIN;
+    const mt_ready_level *l = mti_ready_next(&sched->ready);
     *out_priority = l->priority;
     *out_n = l->count;
     return MT_OK;
 }
 
 int mt_sched_take_last(mt_sched *sched, uint32_t origin, int64_t floor, int64_t below, uint64_t *out_key) {
-    if (sched->ready == 0 || (origin != MT_NO_LANE && sched->lanes[origin].queued == 0)) return MT_E_AGAIN;
-    for (level *l = sched->levels + sched->n_levels; l-- > sched->levels && l->priority < below;) {
-        uint64_t mask = l->capacity - 1, i = l->priority < floor ? 0 : l->count;
+    if (sched->ready.count == 0 || (origin != MT_NO_LANE && sched->lanes[origin].queued == 0)) return MT_E_AGAIN;
+    const mt_ready_jobs *ready = &sched->ready;
+    for (mt_ready_level *l = ready->levels + ready->n_levels; l-- > ready->levels && l->priority < below;) {
+        uint64_t i = l->priority < floor ? 0 : l->count;
         for (; i > 0; i--) {
-            const ready_job *at = &l->jobs[(l->first + i - 1) & mask];
+            const mt_ready_job *at = mti_ready_at(l, i - 1);
             if (at->origin == origin && at->stays == 0) break;
         }
         if (i == 0) continue;
-        ready_job job = l->jobs[(l->first + i - 1) & mask];
-        for (; i < l->count; i++) l->jobs[(l->first + i - 1) & mask] = l->jobs[(l->first + i) & mask];
-        leave(sched, l, &job);
-        *out_key = job.key;
+        *out_key = mti_ready_at(l, i - 1)->key;
+        leave(sched, l, i - 1);
         return MT_OK;
     }
     return MT_E_AGAIN;
@@ -536,25 +439,22 @@ uint64_t mt_sched_least_load(const mt_sched *sched) {
     return least == UINT64_MAX ? 0 : least;
 }
 
-uint64_t mt_sched_ready(const mt_sched *sched) { return sched->ready; }
+uint64_t mt_sched_ready(const mt_sched *sched) { return sched->ready.count; }
 
 uint64_t mt_sched_booked(const mt_sched *sched, uint32_t lane_index) { return sched->lanes[lane_index].booked; }
 
 uint32_t mt_sched_slots(const mt_sched *sched) { return sched->slots; }
 
 void mt_sched_forget_ready(mt_sched *sched) {
-    for (uint64_t i = 0; i < sched->n_levels; i++) sched->levels[i].count = 0;
+    mti_ready_forget(&sched->ready);
     for (uint64_t i = 0; i < sched->n_lanes; i++) sched->lanes[i].queued = 0;
-    sched->ready = 0;
 }
 
 int mt_sched_check(const mt_sched *sched) {
-    uint64_t ready = 0, in_heap = 0, queued = 0, with_origin = 0;
-    for (uint64_t i = 0; i < sched->n_levels; i++) {
-        const level *at = &sched->levels[i];
-        ready += at->count;
-        for (uint64_t k = 0; k < at->count; k++) with_origin += at->jobs[(at->first + k) & (at->capacity - 1)].origin != MT_NO_LANE;
-        if (i > 0 && sched->levels[i - 1].priority <= sched->levels[i].priority) return MT_E_RECORD;
+    uint64_t in_heap = 0, queued = 0, with_origin = 0;
+    for (uint64_t i = 0; i < sched->ready.n_levels; i++) {
+        const mt_ready_level *at = &sched->ready.levels[i];
+        for (uint64_t k = 0; k < at->count; k++) with_origin += mti_ready_at(at, k)->origin != MT_NO_LANE;
     }
     uint32_t slots = 0;
     for (uint32_t i = 0; i < sched->n_lanes; i++) {
@@ -570,5 +470,6 @@ int mt_sched_check(const mt_sched *sched) {
     for (uint64_t i = 1; i < sched->heap_size; i++) {
         if (before(sched, sched->heap[i], sched->heap[(i - 1) / 2])) return MT_E_RECORD;
     }
-    return ready == sched->ready && queued == with_origin && in_heap == sched->heap_size && slots == sched->slots ? MT_OK : MT_E_RECORD;
+    if (queued != with_origin || in_heap != sched->heap_size || slots != sched->slots) return MT_E_RECORD;
+    return mti_ready_check(&sched->ready);
 }

@@ -20,10 +20,10 @@ from mpitask._version import __version__
 
 if TYPE_CHECKING:
     from mpitask.apps import bash_app, join_app, python_app
-    from mpitask.bulk import MapFuture, map  # noqa: A004 - the name that everybody knows
+    from mpitask.bulk.maps import MapFuture, map  # noqa: A004 - the name that everybody knows
     from mpitask.config import Config
     from mpitask.dataflow import AUTO_LOGNAME
-    from mpitask.engine import Engine, current, load, share
+    from mpitask.engine import Engine, load
     from mpitask.errors import (
         AppBadFormatting,
         AppError,
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from mpitask.futures import DataFuture, Future
     from mpitask.logs import set_file_logger, set_stream_logger
     from mpitask.memo import BasicMemoizer
+    from mpitask.running import current, share
     from mpitask.shared import Shared
 
 _HOMES = {
@@ -60,13 +61,13 @@ _HOMES = {
     "set_file_logger": "mpitask.logs",
     "set_stream_logger": "mpitask.logs",
     "BasicMemoizer": "mpitask.memo",
-    "MapFuture": "mpitask.bulk",
-    "map": "mpitask.bulk",
+    "MapFuture": "mpitask.bulk.maps",
+    "map": "mpitask.bulk.maps",
     "Config": "mpitask.config",
     "Engine": "mpitask.engine",
-    "current": "mpitask.engine",
+    "current": "mpitask.running",
     "load": "mpitask.engine",
-    "share": "mpitask.engine",
+    "share": "mpitask.running",
     "Shared": "mpitask.shared",
     "Executor": "mpitask.executor",
     "Future": "mpitask.futures",

@@ -11,10 +11,9 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
-from mpitask import engine as _engine
+from mpitask import running
 from mpitask.config import Config, make_config
-from mpitask.engine import Engine
-from mpitask.environment import usable_cores
+from mpitask.engine import start_here
 from mpitask.errors import ConfigurationError
 from mpitask.futures import Future
 
@@ -59,15 +58,12 @@ class Executor(concurrent.futures.Executor):
     """
 
     def __init__(self, max_workers: int | None = None, *, config: Config | None = None) -> None:
-        shared = _engine.find()
+        shared = running.find()
         self._owned = shared is None
         self._mine: weakref.WeakSet[Future[Any]] | None = None
         if shared is None:
             options = {} if max_workers is None else {"workers": max_workers}
-            made = make_config(config, options)
-            workers = usable_cores() if made.workers == "auto" else made.workers
-            inline = int(made.inline)
-            self._engine = Engine(made, workers=0 if inline else workers, inline_workers=inline).start()
+            self._engine = start_here(make_config(config, options))
         else:
             if max_workers is not None and (not isinstance(max_workers, int) or max_workers < 1):
                 raise ConfigurationError(f"max_workers={max_workers!r}: give a number, 1 or more")

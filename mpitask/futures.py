@@ -24,7 +24,7 @@ from mpitask.errors import DependencyError, EngineClosedError, WorkerLost
 from mpitask.native import check, ffi, lib
 
 if TYPE_CHECKING:
-    from mpitask.engine import Engine
+    from mpitask.submission import Submission
 
 T = TypeVar("T")
 
@@ -73,7 +73,7 @@ class Future(concurrent.futures.Future[T]):
     task_record: Mapping[str, Any] | None = None
     """What is known of a call that the core does not run by itself (memoised, joined, retried by a handler)."""
 
-    def __init__(self, engine: Engine, handle: int) -> None:
+    def __init__(self, engine: Submission, handle: int) -> None:
         self._engine = engine
         self._handle = handle
         self._value: Any = _UNSET

@@ -13,7 +13,7 @@ from mpitask.futures import INNER, Future
 from mpitask.native import ffi, lib
 
 if TYPE_CHECKING:
-    from mpitask.engine import Engine
+    from mpitask.submission import Submission
 
 T = TypeVar("T")
 
@@ -29,7 +29,7 @@ class Shared(Future[T], Generic[T]):
 
     __slots__ = ("nbytes", "type_name")
 
-    def __init__(self, engine: Engine, handle: int, type_name: str, nbytes: int) -> None:
+    def __init__(self, engine: Submission, handle: int, type_name: str, nbytes: int) -> None:
         super().__init__(engine, handle)
         self.type_name = type_name
         self.nbytes = nbytes

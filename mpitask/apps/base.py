@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, ParamSpec, TypeVar
 
-from mpitask import engine as _engine
+from mpitask import running
 from mpitask.codec import SCALARS
 from mpitask.dataflow import Kernel, kernel_of
 from mpitask.engine import Engine
@@ -136,7 +136,7 @@ class App(Generic[P, R]):
             ValueError: no staging provider is for a file, or the walltime is negative.
         """
         engine = self._engine
-        if engine is None or (engine is not _engine._current and self._home is None):
+        if engine is None or (engine is not running.current_engine and self._home is None):
             engine = self._bind()
         if self._goes_to_kernel or (kwargs and not RESERVED.isdisjoint(kwargs)) or self._has_files(args, kwargs):
             return self._submit(kernel_of(engine), args, kwargs)
@@ -148,7 +148,7 @@ class App(Generic[P, R]):
         return any(isinstance(value, File | DataFuture) for value in (*args, *kwargs.values()))
 
     def _bind(self) -> Engine:
-        engine = self._home or _engine.current()
+        engine = self._home or running.current()
         needs = self._cache or self._defaults or self._resources
         self._goes_to_kernel = bool(needs) or self._task_kind != "task" or kernel_of(engine).looks_after_all
         if not self._goes_to_kernel:

@@ -17,8 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mpitask import engine as _engine
-from mpitask import mpi
+from mpitask import mpi, running
 from mpitask._version import __version__
 from mpitask.agent import serve
 from mpitask.compat import parsl
@@ -200,7 +199,7 @@ def _start(config: Config, workers: int, virtual_slots: int, job: mpi.Job | None
         network=None if alone else job,
     )
     engine.is_job = True
-    _engine.set_current(engine.start())
+    running.set_current(engine.start())
     return engine
 
 

@@ -15,10 +15,9 @@ import concurrent.futures
 from collections.abc import Callable
 from typing import Any
 
-from mpitask import engine as _engine
+from mpitask import running
 from mpitask.config import make_config
-from mpitask.engine import Engine
-from mpitask.environment import usable_cores
+from mpitask.engine import Engine, start_here
 
 try:
     from parsl.executors.base import ParslExecutor
@@ -55,13 +54,10 @@ class MPITaskExecutor(ParslExecutor, RepresentationMixin):  # type: ignore[misc]
 
     def start(self) -> None:
         """Starts the engine, or takes that of the job."""
-        shared = _engine._current
+        shared = running.current_engine
         self._owned = shared is None
         if shared is None:
-            config = self._config
-            workers = usable_cores() if config.workers == "auto" else config.workers
-            inline = int(config.inline)
-            self._engine = Engine(config, workers=0 if inline else workers, inline_workers=inline).start()
+            self._engine = start_here(self._config)
         else:
             self._engine = shared
 

@@ -19,10 +19,11 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mpitask.dataflow import walk
+from mpitask.dataflow import joins, walk
 from mpitask.dataflow.prepare import Preparation, Transfers, holds_plain_values
-from mpitask.dataflow.record import FINAL_STATES, AppFuture, TaskRecord
+from mpitask.dataflow.record import FINAL_STATES, AppFuture, TaskRecord, error_of
 from mpitask.dataflow.rundir import make_run_dir
+from mpitask.dataflow.states import States
 from mpitask.dataflow.threads import Threads
 from mpitask.engine import Engine
 from mpitask.errors import AppTimeout, DependencyError, EngineClosedError, JoinError, WorkerLost
@@ -34,10 +35,8 @@ _log = logging.getLogger("mpitask")
 _POOL_THREADS = 4
 _JOIN_THREADS = 10
 _SIGXCPU = 24
-_NO_VALUE = object()
 _NOT_ASKED = object()
 
-Hook = Callable[[TaskRecord, str, str], None]
 Body = Callable[..., Any]
 
 
@@ -48,9 +47,7 @@ class Kernel(Preparation):
         super().__init__(Transfers(self))
         self.engine = engine
         self.config = engine.config
-        self.hooks: list[Hook] = list(self.config.hooks)
-        self.tasks: dict[int, TaskRecord] = {}
-        self.state_counts: dict[str, int] = {}
+        self.states = States(self.config.hooks)
         self._lock = threading.Lock()
         self._run_dir: str | None = None
         self._memoizer: Memoizer | None = None
@@ -64,7 +61,7 @@ class Kernel(Preparation):
     @property
     def looks_after_all(self) -> bool:
         """Whether even the plainest call is the kernel's: somebody wants to hear of each."""
-        return bool(self.hooks) or self.config.retry_handler is not None
+        return bool(self.states.hooks) or self.config.retry_handler is not None
 
     @property
     def run_dir(self) -> str:
@@ -191,7 +188,7 @@ class Kernel(Preparation):
         known: Any = _NOT_ASKED
         if record["memoize"]:
             self.memoizer  # noqa: B018 - started here, so that a bad checkpoint is told of where the call is made
-            if after is None and not self.hooks and holds_plain_values(args, kwargs):
+            if after is None and not self.states.hooks and holds_plain_values(args, kwargs):
                 known = self._look_up(record)
                 if self._remember(record, known):
                     return future
@@ -203,8 +200,7 @@ class Kernel(Preparation):
             raise
         if after is not None:
             record["depends"].append(after)
-        self.tasks[record["id"]] = record
-        self._move(record, "pending")
+        self.states.begin(record)
         if known is not _NOT_ASKED:
             self._guarded(record, lambda r: self._go_on(r, known))
         elif not (record["memoize"] or kind == "join" or pool is not None or after is not None):
@@ -246,7 +242,7 @@ class Kernel(Preparation):
         try:
             (pool or self._pool).submit(lambda: self._guarded(record, then))
         except RuntimeError:  # the engine is ending
-            self._end(record, "cancelled")
+            self.states.end(record, "cancelled")
 
     def _guarded(self, record: TaskRecord, then: Callable[[TaskRecord], None]) -> None:
         """Calls `then(record)`; if it raises, the call ends with that."""
@@ -260,7 +256,7 @@ class Kernel(Preparation):
     def _ready(self, record: TaskRecord, unusable: object = None) -> None:
         """All futures in the arguments have ended. `unusable`: what the memoizer has given for this call before."""
         for future in record["depends"]:
-            error = _error_of(future)
+            error = error_of(future)
             if error is not None:
                 self._fail(record, _not_run(record["id"], self._number_of(future), error), "dep_fail")
                 return
@@ -283,12 +279,12 @@ class Kernel(Preparation):
 
     def _remember(self, record: TaskRecord, known: concurrent.futures.Future[Any] | None) -> bool:
         """Ends a call at once if it has a known result."""
-        if known is None or not known.done() or _error_of(known) is not None:
+        if known is None or not known.done() or error_of(known) is not None:
             return False
         record["app_fu"].remember(known.result())
         record["from_memo"] = True
         record["time_returned"] = record["time_invoked"]
-        self._count(record, "memo_done")
+        self.states.count(record, "memo_done")
         return True
 
     def _go_on(self, record: TaskRecord, known: concurrent.futures.Future[Any] | None) -> None:
@@ -307,20 +303,20 @@ class Kernel(Preparation):
         return self.engine.adopt(future).tid
 
     def _take_memo(self, record: TaskRecord, known: concurrent.futures.Future[Any]) -> None:
-        error = _error_of(known)
+        error = error_of(known)
         if isinstance(error, concurrent.futures.CancelledError | WorkerLost | DependencyError):
             self._ready(record, known)  # it says nothing of the function: run it
             return
         record["from_memo"] = True
         if error is None:
-            self._end(record, "memo_done", value=known.result())
+            self.states.end(record, "memo_done", value=known.result())
         else:
             self._fail(record, error)
 
     def _launch(self, record: TaskRecord) -> None:
         """One attempt."""
         record["try_id"] = record["fail_count"]
-        if not self._move(record, "launched"):
+        if not self.states.move(record, "launched"):
             return
         if record["kind"] == "join":
             self._in_pool(record, self._run_join, self._join_pool)
@@ -344,22 +340,22 @@ class Kernel(Preparation):
     def _attempt_ended(self, record: TaskRecord, target: concurrent.futures.Future[Any]) -> None:
         """In the notifier thread: hands work on that takes time."""
         if target.cancelled():
-            self._end(record, "cancelled")
+            self.states.end(record, "cancelled")
         elif isinstance(target, Future) and target.task_status() == "done" and not record["memoize"]:
-            self._end(record, "exec_done", source=target)
+            self.states.end(record, "exec_done", source=target)
         else:
             self._in_pool(record, lambda r: self._examine(r, target))
 
     def _examine(self, record: TaskRecord, target: concurrent.futures.Future[Any]) -> None:
-        error = _error_of(target)
+        error = error_of(target)
         if error is None:
             value = target.result()
             if record["memoize"]:
                 self.memoizer.update_memo_result(record, value)
             if isinstance(target, Future):
-                self._end(record, "exec_done", source=target)
+                self.states.end(record, "exec_done", source=target)
             else:
-                self._end(record, "exec_done", value=value)
+                self.states.end(record, "exec_done", value=value)
             return
         if isinstance(error, WorkerLost):
             walltime_s = record["kwargs"].get("walltime")
@@ -394,7 +390,7 @@ class Kernel(Preparation):
         record["fail_cost"] += cost
         if record["fail_cost"] > record["retries"]:
             self._fail(record, error)
-        elif self._move(record, "fail_retryable"):
+        elif self.states.move(record, "fail_retryable"):
             self._in_pool(record, self._launch)
 
     def _run_join(self, record: TaskRecord) -> None:
@@ -410,49 +406,23 @@ class Kernel(Preparation):
 
     def _join(self, record: TaskRecord, value: Any) -> None:
         """The body of a join has returned what the call stands for."""
-        if isinstance(value, concurrent.futures.Future):
-            futures = [value]
-        elif isinstance(value, list | tuple):
-            futures = list(value)
-        elif isinstance(value, dict):
-            futures = list(value.values())
-        else:
-            futures = []
-        if not isinstance(value, concurrent.futures.Future | list | tuple | dict) or not all(
-            isinstance(future, concurrent.futures.Future) for future in futures
-        ):
-            raise TypeError(
-                f"join_app {record['func_name']} must return a future, or a list, tuple or dict of futures; "
-                f"it returned {value!r}"
-            )
+        futures = joins.futures_in(record, value)
         record["joins"] = value
-        if self._move(record, "joining"):
+        if self.states.move(record, "joining"):
             self._when_done(record, futures, lambda r: self._joined(r, value, futures))
 
     def _joined(self, record: TaskRecord, value: Any, futures: Sequence[concurrent.futures.Future[Any]]) -> None:
-        failures: list[tuple[BaseException, str]] = []
-        for future in futures:
-            error = _error_of(future)
-            if isinstance(error, JoinError):  # of a join inside this one: what has really failed
-                failures += error.failures
-            elif error is not None:
-                failures.append((error, f"task {getattr(future, 'tid', '?')}"))
+        failures = joins.failures_of(futures)
         if failures:
             self._fail(record, JoinError(record["id"], failures))
             return
-        if isinstance(value, dict):
-            result: Any = {key: future.result() for key, future in value.items()}
-        elif isinstance(value, list | tuple):
-            result = [future.result() for future in futures]
-            result = result if isinstance(value, list) else tuple(result)
-        else:
-            result = value.result()
+        result = joins.result_of(value)
         if record["memoize"]:
             self.memoizer.update_memo_result(record, result)
         if isinstance(value, Future) and not isinstance(value, Promise) and value._engine is self.engine:
-            self._end(record, "exec_done", source=value)
+            self.states.end(record, "exec_done", source=value)
         else:
-            self._end(record, "exec_done", value=result)
+            self.states.end(record, "exec_done", value=result)
 
     # -- ends --
 
@@ -460,7 +430,7 @@ class Kernel(Preparation):
         """Cancels a call unless a worker has it or it has ended; whether it is cancelled."""
         target = record.target
         if target is None or target.cancel():
-            self._end(record, "cancelled")
+            self.states.end(record, "cancelled")
         return bool(record["status"] == "cancelled")
 
     def _fail(self, record: TaskRecord, error: BaseException, state: str = "failed") -> None:
@@ -470,75 +440,7 @@ class Kernel(Preparation):
                 memoizer.update_memo_exception(record, error)
             except Exception:  # noqa: BLE001 - the call must end all the same
                 _log.exception("%r could not take note that task %d has failed", memoizer, record["id"])
-        self._end(record, state, error=error)
-
-    def _end(
-        self,
-        record: TaskRecord,
-        state: str,
-        *,
-        value: Any = _NO_VALUE,
-        source: Future[Any] | None = None,
-        error: BaseException | None = None,
-    ) -> None:
-        """Ends a call once and for all: with a value, as another future has ended, with an error, or cancelled."""
-        future: AppFuture = record["app_fu"]
-        with record.lock:
-            if record["status"] in FINAL_STATES:
-                return
-            record["time_returned"] = datetime.datetime.now()
-            if error is not None:
-                record["exception"] = error
-            if value is not _NO_VALUE:
-                future.keep(value, shared=record["memoize"])
-            record.target = None
-            old = self._count(record, state)
-        self._tell_hooks(record, old, state)
-        self.tasks.pop(record["id"], None)
-        try:
-            if error is not None:
-                # Tasks that need it tell of the first failure, not of all between.
-                told = error.root if isinstance(error, DependencyError) else error
-                frames = told.__traceback__
-                future.set_exception(told)
-                told.__traceback__ = frames  # which pickling takes off
-            elif source is not None:
-                future.forward(source)
-            elif value is not _NO_VALUE:
-                future.publish()
-            else:
-                future.drop()
-        except EngineClosedError:
-            pass
-        except Exception:  # noqa: BLE001 - an exception that not even a stand-in can be made for
-            _log.exception("tasks that need task %d will not get its outcome", record["id"])
-            future.drop()
-
-    def _move(self, record: TaskRecord, state: str) -> bool:
-        """Into a state that is not the last one; False: it has ended."""
-        with record.lock:
-            if record["status"] in FINAL_STATES:
-                return False
-            old = self._count(record, state)
-        self._tell_hooks(record, old, state)
-        return True
-
-    def _count(self, record: TaskRecord, state: str) -> str:
-        old: str = record["status"]
-        with self._lock:
-            counts = self.state_counts
-            if counts.get(old):
-                counts[old] -= 1
-            counts[state] = counts.get(state, 0) + 1
-        record["status"] = state
-        return old
-
-    def _tell_hooks(self, record: TaskRecord, old: str, state: str) -> None:
-        for hook in self.hooks:
-            try:
-                hook(record, old, state)
-            except Exception:  # noqa: BLE001 - a hook must not decide about tasks
-                _log.exception("the hook %r raised", hook)
+        self.states.end(record, state, error=error)
 
 
 class _ForMemo(dict[str, Any]):
@@ -553,14 +455,6 @@ class _ForMemo(dict[str, Any]):
         super().__setitem__(key, value)
         if key not in ("args", "kwargs"):
             self._record[key] = value
-
-
-def _error_of(future: concurrent.futures.Future[Any]) -> BaseException | None:
-    """The exception of a future that has ended; a cancelled one gives its CancelledError."""
-    try:
-        return future.exception()
-    except concurrent.futures.CancelledError as error:
-        return error
 
 
 def _not_run(task: int, via: int, error: BaseException) -> DependencyError:

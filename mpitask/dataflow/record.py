@@ -190,6 +190,14 @@ class AppFuture(Promise[Any]):
         return super().task_status() if record is None else str(record["status"])
 
 
+def error_of(future: concurrent.futures.Future[Any]) -> BaseException | None:
+    """The exception of a future that has ended; a cancelled one gives its CancelledError."""
+    try:
+        return future.exception()
+    except concurrent.futures.CancelledError as error:
+        return error
+
+
 class FilesFuture(DataFuture):
     """The future of a pattern among a call's outputs: its result is the list of Files that match when it has ended.
 

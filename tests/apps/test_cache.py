@@ -1,4 +1,4 @@
-"""Memoised calls: which are the same, what is remembered, checkpoints, and what a hit costs."""
+"""Memoised calls: which are the same, what is remembered, and what a hit costs."""
 
 from __future__ import annotations
 
@@ -13,12 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from apps_helpers import hold, soon
+from apps_helpers import Counted, hold, soon
 
-from helpers.processes import Launcher
 from mpitask import (
     BashExitFailure,
-    BasicMemoizer,
     DependencyError,
     Engine,
     File,
@@ -27,33 +25,9 @@ from mpitask import (
     python_app,
 )
 from mpitask.dataflow import kernel_of
-from mpitask.memo import BadCheckpoint, Memoizer, get_all_checkpoints
+from mpitask.memo import Memoizer
 
 pytestmark = pytest.mark.usefixtures("engine")
-
-
-class Counted:
-    """An app that counts its runs in a file."""
-
-    def __init__(self, path: Path, body: Callable[..., Any], **options: Any) -> None:
-        self.path = path
-        name = str(path)
-
-        def counted(*args: Any, **kwargs: Any) -> Any:
-            fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-            os.write(fd, b"x")
-            os.close(fd)
-            return body(*args, **kwargs)
-
-        counted.__qualname__ = name  # what makes functions the same
-        self.app = python_app(counted, cache=True, **options)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.app(*args, **kwargs)
-
-    @property
-    def runs(self) -> int:
-        return self.path.stat().st_size if self.path.exists() else 0
 
 
 @python_app
@@ -240,6 +214,19 @@ def test_the_same_call_without_a_cache_runs(make_engine: Callable[..., Engine]) 
     assert app().task_status() != "memo_done"
 
 
+def test_hits_after_the_engine_has_ended(make_engine: Callable[..., Engine]) -> None:
+    engine = make_engine(inline=True)
+    app = python_app(lambda: [1], cache=True, data_flow_kernel=engine)
+    app().result(timeout=60)
+    hit = app()
+    engine.close()
+    assert hit.result() == [1]
+    assert concurrent.futures.wait([hit], timeout=60).not_done == set()
+    assert "memo_done" in repr(hit)
+    with pytest.raises(Exception, match="this engine has ended"):
+        app()
+
+
 # -- failures --
 
 
@@ -399,103 +386,7 @@ def test_hooks_hear_of_hits(make_engine: Callable[..., Engine]) -> None:
     assert heard == [f"{first.tid} {state}" for state in ("pending", "launched", "exec_done")] + [
         f"{second.tid} {state}" for state in ("pending", "memo_done")
     ]
-    assert kernel_of(engine).state_counts["memo_done"] == 1
-
-
-# -- checkpoints --
-
-SCRIPT = """
-import os, time
-from pathlib import Path
-import mpitask
-from mpitask import BasicMemoizer, python_app
-from mpitask.memo import load_checkpoints
-
-@python_app(cache=True)
-def square(x, runs):
-    with open(runs, "a") as file:
-        file.write("x")
-    if x < 0:
-        raise ValueError(x)
-    return {"square": x * x}
-
-def safe():
-    found = list(Path(mode).glob("*/checkpoint/tasks.memo"))
-    return len(load_checkpoints(found)) if found else 0
-
-for mode in ("dfk_exit", "periodic", "manual", "task_exit"):
-    period = "00:00:01" if mode == "periodic" else None
-    memoizer = BasicMemoizer(checkpoint_mode=mode, checkpoint_period=period)
-    with mpitask.load(inline=True, memoizer=memoizer, run_dir=mode) as engine:
-        futures = [square(x, f"{mode}.runs") for x in (1, 2, 3, 1)]
-        assert [f.result()["square"] for f in futures] == [1, 4, 9, 1]
-        assert isinstance(square(-1, f"{mode}.runs").exception(), ValueError)
-        if mode == "manual":
-            memoizer.checkpoint()
-            assert safe() == 3
-        deadline = time.monotonic() + 60
-        while mode in ("periodic", "task_exit") and safe() != 3 and time.monotonic() < deadline:
-            time.sleep(0.01)
-        print(mode, safe(), *(f.task_status() for f in futures[:3]), flush=True)
-        if mode == "task_exit":
-            os._exit(7)
-"""
-
-
-@pytest.mark.writes
-def test_checkpoints_are_read_by_the_next_process(launcher: Launcher, tmp_path: Path) -> None:
-    modes = {"dfk_exit": 0, "periodic": 3, "manual": 3, "task_exit": 3}  # how many are safe before the end
-    first = launcher.run(SCRIPT, plain=True)
-    assert first.rc == 7, first.err
-    assert first.out.splitlines() == [f"{mode} {safe}" + " exec_done" * 3 for mode, safe in modes.items()]
-    second = launcher.run(SCRIPT, plain=True)
-    assert [line.split()[2:] for line in second.out.splitlines()] == [["memo_done"] * 3] * 4, second.err
-    for mode in modes:
-        assert (tmp_path / f"{mode}.runs").read_text() == "x" * 5  # exceptions are remembered for one run only
-        assert [Path(path).parent.name for path in get_all_checkpoints(tmp_path / mode)] == ["000", "001"]
-
-
-def test_checkpoint_options_of_the_configuration(make_engine: Callable[..., Engine], tmp_path: Path) -> None:
-    app = Counted(tmp_path / "runs", lambda x: x)
-    for _ in range(2):
-        engine = make_engine(inline=True, checkpoint_mode="dfk_exit")
-        again = python_app(app.app.__wrapped__, cache=True, data_flow_kernel=engine)
-        assert again(5).result(timeout=60) == 5
-        assert engine.close()
-    assert app.runs == 1
-    files = get_all_checkpoints(tmp_path / "runinfo")
-    assert len(files) == 2
-    engine = make_engine(inline=True, checkpoint_files=files[:1])
-    assert python_app(app.app.__wrapped__, cache=True, data_flow_kernel=engine)(5).result(timeout=60) == 5
-    assert app.runs == 1
-
-
-def test_a_bad_checkpoint_is_told_of_at_the_first_call(make_engine: Callable[..., Engine], tmp_path: Path) -> None:
-    engine = make_engine(inline=True, checkpoint_files=[str(tmp_path / "nothing")])
-    with pytest.raises(BadCheckpoint):
-        python_app(lambda: 1, cache=True, data_flow_kernel=engine)()
-    assert python_app(lambda: 1, data_flow_kernel=engine)().result(timeout=60) == 1
-
-
-def test_nothing_is_written_without_need(make_engine: Callable[..., Engine], tmp_path: Path) -> None:
-    engine = make_engine(inline=True)
-    python_app(lambda: 1, cache=True, data_flow_kernel=engine)().result(timeout=60)
-    engine.close()
-    assert not (tmp_path / "runinfo").exists()
-    assert BasicMemoizer().checkpoint_mode is None
-
-
-def test_hits_after_the_engine_has_ended(make_engine: Callable[..., Engine]) -> None:
-    engine = make_engine(inline=True)
-    app = python_app(lambda: [1], cache=True, data_flow_kernel=engine)
-    app().result(timeout=60)
-    hit = app()
-    engine.close()
-    assert hit.result() == [1]
-    assert concurrent.futures.wait([hit], timeout=60).not_done == set()
-    assert "memo_done" in repr(hit)
-    with pytest.raises(Exception, match="this engine has ended"):
-        app()
+    assert kernel_of(engine).states.counts["memo_done"] == 1
 
 
 # -- cost --

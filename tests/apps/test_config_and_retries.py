@@ -251,9 +251,9 @@ def test_the_order_of_states(make_engine: MakeEngine, tmp_path: Path) -> None:
     assert heard[failed.tid] == [*start, *retry, ("launched", "failed")]
     assert heard[not_run.tid] == [*start, ("launched", "dep_fail")]
     assert heard[joined.tid] == [*start, ("launched", "joining"), ("joining", "exec_done")]
-    counts = {state: n for state, n in kernel_of(engine).state_counts.items() if n}
+    counts = {state: n for state, n in kernel_of(engine).states.counts.items() if n}
     assert counts == {"exec_done": 4, "failed": 1, "dep_fail": 1}
-    assert not kernel_of(engine).tasks
+    assert not kernel_of(engine).states.tasks
 
 
 def test_states_of_a_cancelled_call(make_engine: MakeEngine, tmp_path: Path) -> None:
@@ -277,7 +277,7 @@ def test_a_hook_that_raises_harms_nobody(make_engine: MakeEngine, caplog: pytest
 def test_a_hook_sees_the_end_before_the_caller_does(make_engine: MakeEngine) -> None:
     seen: list[bool] = []
     engine, _ = heard_by(make_engine)
-    kernel_of(engine).hooks.append(lambda record, _, new: seen.append(new in ("failed", "exec_done")))
+    kernel_of(engine).states.hooks.append(lambda record, _, new: seen.append(new in ("failed", "exec_done")))
     assert python_app(lambda: 5, data_flow_kernel=engine)().result(timeout=60) == 5
     assert seen == [False, False, True]
 
@@ -317,7 +317,7 @@ def test_calls_in_threads(make_engine: MakeEngine, tmp_path: Path) -> None:
         assert running.result(timeout=60) is True
     engine.wait(timeout=60)
     assert heard[waiting.tid][-1] == ("launched", "cancelled")
-    assert not kernel.tasks
+    assert not kernel.states.tasks
 
 
 # -- directories of runs --

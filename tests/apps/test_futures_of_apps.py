@@ -273,7 +273,7 @@ def test_cancelling_before_it_runs(full: Callable[[], None], engine: Engine) -> 
             dependent.result(timeout=60)
     full()
     engine.wait(timeout=60)
-    assert not kernel_of(engine).tasks
+    assert not kernel_of(engine).states.tasks
 
 
 def test_cancelling_while_it_waits_for_arguments(tmp_path: Path, engine: Engine) -> None:
@@ -287,7 +287,7 @@ def test_cancelling_while_it_waits_for_arguments(tmp_path: Path, engine: Engine)
     assert cached([source]).result(timeout=60) == [5]
     engine.wait(timeout=60)
     assert all(future.cancelled() for future in waiting)
-    assert not kernel_of(engine).tasks
+    assert not kernel_of(engine).states.tasks
 
 
 def test_cancelling_a_call_of_another_kernel(tmp_path: Path, engine: Engine) -> None:
@@ -295,7 +295,7 @@ def test_cancelling_a_call_of_another_kernel(tmp_path: Path, engine: Engine) -> 
     kernel = Kernel(engine)
     future = kernel.submit(abs, (hold(str(tmp_path / "gate"), -1),), {}, cache=True)
     assert future.cancel()
-    assert kernel.state_counts == {"pending": 0, "cancelled": 1}
+    assert kernel.states.counts == {"pending": 0, "cancelled": 1}
     (tmp_path / "gate").touch()
     kernel.close()
 
@@ -377,7 +377,7 @@ def test_nothing_is_kept_of_calls_that_have_ended(engine: Engine) -> None:
         return gone() is None and lost() is None
 
     soon(collected)
-    assert not kernel_of(engine).tasks
+    assert not kernel_of(engine).states.tasks
 
 
 def test_a_long_chain_of_managed_calls() -> None:

@@ -312,7 +312,7 @@ def test_cancelling(tmp_path: Path, engine: Engine) -> None:
     assert done.result(timeout=60) == []
     assert not done.cancel()
     engine.wait(timeout=60)
-    assert not kernel_of(engine).tasks
+    assert not kernel_of(engine).states.tasks
 
 
 def test_joins_are_remembered(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ import contextlib, io, json, os, runpy, sys, traceback
 import mpitask.compat.parsl
 mpitask.compat.parsl.install()
 import parsl
-from mpitask import engine
+from mpitask import running
 
 with open("results", "w") as results:
     for path in sys.argv[1:]:
@@ -43,7 +43,7 @@ with open("results", "w") as results:
             except BaseException:
                 traceback.print_exc()
             parsl.clear()
-            for left in list(engine._engines):
+            for left in list(running.engines):
                 if not left.is_job:
                     left.close(drop=True)
         print(json.dumps([name, out.getvalue(), err.getvalue()]), file=results, flush=True)

@@ -21,7 +21,7 @@ LAYERS = [
     {"apps"},
     {"dataflow"},
     {"bulk", "executor"},
-    {"engine", "agent", "nested"},
+    {"engine", "submission", "running", "agent", "nested"},
     {"futures", "shared"},
     {"driver", "mpi", "worker", "tree"},
     {"codec", "config"},
@@ -98,6 +98,6 @@ def test_the_face_is_light_and_complete() -> None:
 
 
 def test_workers_import_neither_mpi_nor_the_engine() -> None:
-    code = "import sys, mpitask.worker.zygote, mpitask.worker.runner; print(*sys.modules)"
+    code = "import sys, mpitask.worker.zygote, mpitask.worker.runner, mpitask.bulk.calls; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert not {"mpi4py", "mpitask.engine", "mpitask.mpi", "mpitask.cli", "numpy"} & set(done.stdout.split())

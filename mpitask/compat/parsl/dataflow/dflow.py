@@ -22,22 +22,19 @@ import threading
 import time
 import uuid
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import mpitask
-from mpitask import engine as _engine
+from mpitask import running
 from mpitask.compat.parsl import _pinning, _pools
 from mpitask.compat.parsl._ignored import tell_of_ignored
-from mpitask.compat.parsl._options import check_type, wrong_type
+from mpitask.compat.parsl._options import check_type
 from mpitask.compat.parsl.config import Config
 from mpitask.compat.parsl.data_provider.data_manager import PlacedFile, Providers, staging_for
+from mpitask.compat.parsl.dataflow import _arguments
 from mpitask.compat.parsl.dataflow._kernel import ParslKernel, kernel_on
-from mpitask.compat.parsl.dataflow.dependency_resolvers import (
-    DEEP_DEPENDENCY_RESOLVER,
-    SHALLOW_DEPENDENCY_RESOLVER,
-)
 from mpitask.compat.parsl.dataflow.states import FINAL_FAILURE_STATES, States
 from mpitask.compat.parsl.executors._engine import EngineExecutor
 from mpitask.compat.parsl.executors.base import ParslExecutor
@@ -56,7 +53,6 @@ _log = logging.getLogger("parsl")
 
 INTERNAL = "_parsl_internal"
 _STATE_NAMES = frozenset(States)
-_PRIORITY_TOP = 1 << 30
 _LATE_RESULTS_S = 5.0
 
 _own_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
@@ -75,6 +71,7 @@ class DataFlowKernel:
     def __init__(self, config: Config) -> None:
         check_type("config", config, Config)
         self._config = config
+        self._resolver = _arguments.resolver_of(config)
         self.run_id = str(uuid.uuid4())
         self.cleanup_called = False
         self.monitoring = None
@@ -105,9 +102,9 @@ class DataFlowKernel:
     # -- beginning --
 
     def _find_engine(self) -> tuple[Engine, bool]:
-        running = _engine._current
-        if running is not None and running not in _own_engines:
-            return running, False
+        found = running.current_engine
+        if found is not None and found not in _own_engines:
+            return found, False
         config = self._config
         clustered = [executor for executor in config.executors if isinstance(executor, EngineExecutor)]
         cores = usable_cores()
@@ -137,8 +134,8 @@ class DataFlowKernel:
             shared = kernel_of(self.engine)
             kernel = kernel_on(self.engine, own=False)
             kernel.config = self._core_config(0)
-            kernel.hooks += shared.hooks
-        kernel.hooks.append(self._task_moved)
+            kernel.states.hooks += shared.states.hooks
+        kernel.states.hooks.append(self._task_moved)
         kernel.staging = Providers(self)
         return kernel
 
@@ -198,12 +195,12 @@ class DataFlowKernel:
     @property
     def tasks(self) -> dict[int, TaskRecord]:
         """Records of tasks by their numbers: of those that have not ended, or of all (`garbage_collect=False`)."""
-        return self._kernel.tasks if self._kept is None else self._kept
+        return self._kernel.states.tasks if self._kept is None else self._kept
 
     @property
     def task_state_counts(self) -> dict[States, int]:
         """How many tasks are in each state."""
-        return {state: self._kernel.state_counts.get(state, 0) for state in States}
+        return {state: self._kernel.states.counts.get(state, 0) for state in States}
 
     def checkpoint(self) -> None:
         """Has the memoizer write what it has."""
@@ -255,7 +252,7 @@ class DataFlowKernel:
             raise NoEngineError("Cannot submit to a DFK that has been cleaned up")
         kwargs = dict(app_kwargs or {})
         for stream in ("stdout", "stderr"):
-            _check_stream(stream, kwargs.get(stream))
+            _arguments.check_stream(stream, kwargs.get(stream))
         label = INTERNAL if join else random.choice(self._no_internal if executors == "all" else list(executors))
         spec = kwargs.get("parsl_resource_specification") or {}
         pool = None if join else self._pool_for(label, spec)
@@ -277,12 +274,12 @@ class DataFlowKernel:
                 callee=run,
                 name=name,
                 kind="join" if join else "task",
-                priority=_priority_of(spec),
+                priority=_arguments.priority_of(spec),
                 cache=cache,
                 ignore_for_cache=ignore_for_cache or (),
                 pool=pool,
                 executor=label,
-                after=self._gathered(app_args, kwargs),
+                after=None if self._resolver is None else _arguments.gathered(self._resolver, app_args, kwargs),
             )
         if future.outputs:
             vars(future)["_outputs"] = future.outputs  # staging providers look there
@@ -319,16 +316,6 @@ class DataFlowKernel:
             return _pools.Refusal(error)
         return self._gates.get(label)
 
-    def _gathered(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> concurrent.futures.Future[Any] | None:
-        """A future that ends when those have that a resolver of the script's own finds; None when there is none."""
-        resolver = self._config.dependency_resolver
-        if resolver in (None, SHALLOW_DEPENDENCY_RESOLVER, DEEP_DEPENDENCY_RESOLVER):
-            return None
-        assert resolver is not None
-        items = [*args, *kwargs.values(), *(kwargs.get("inputs") or ())]
-        futures = [future for item in items for future in resolver.traverse_to_gather(item)]
-        return _all_of(futures)
-
     def _task_moved(self, record: TaskRecord, old: str, new: str) -> None:
         """The kernel's hook."""
         if new == States.pending:
@@ -341,10 +328,8 @@ class DataFlowKernel:
             record["try_time_launched"] = datetime.datetime.now()
             if record["executor"] != record["routed"]:  # a retry handler has changed it
                 record.update(routed=record["executor"], pool=self._pool_now(record))
-            resolver = self._config.dependency_resolver
-            if resolver not in (None, SHALLOW_DEPENDENCY_RESOLVER, DEEP_DEPENDENCY_RESOLVER):
-                assert resolver is not None
-                _unwrap(record, resolver.traverse_to_unwrap)
+            if self._resolver is not None:
+                _arguments.unwrap(self._resolver, record)
         self._log_move(record, old, new)
         with record.lock:
             if record["status"] == new and new in _STATE_NAMES:
@@ -377,7 +362,7 @@ class DataFlowKernel:
 
     def wait_for_current_tasks(self) -> None:
         """Waits for the tasks that there are now, however they end."""
-        for record in list(self._kernel.tasks.values()):
+        for record in list(self._kernel.states.tasks.values()):
             with contextlib.suppress(Exception):
                 record["app_fu"].exception()
 
@@ -394,7 +379,7 @@ class DataFlowKernel:
         self.log_task_states()
         launched = [
             record["app_fu"]
-            for record in list(self._kernel.tasks.values())
+            for record in list(self._kernel.states.tasks.values())
             if record["status"] == States.launched and record["pool"] is not None
         ]
         for executor in self.executors.values():
@@ -407,7 +392,7 @@ class DataFlowKernel:
             if self._owned:
                 self.engine.close(drop=True)
             else:
-                for record in list(self._kernel.tasks.values()):
+                for record in list(self._kernel.states.tasks.values()):
                     self._kernel.cancel(record)
                 self._kernel.close()
         finally:
@@ -450,7 +435,7 @@ class DataFlowKernelLoader:
             raise ConfigurationError("Config has already been loaded")
         cls._dfk = DataFlowKernel(Config() if config is None else config)
         if cls._dfk._owned:
-            _engine.set_current(cls._dfk.engine)  # for apps of mpitask's own face
+            running.set_current(cls._dfk.engine)  # for apps of mpitask's own face
         return cls._dfk
 
     @classmethod
@@ -485,61 +470,13 @@ def _at_exit() -> None:
     """Before engines are closed, which tell of tasks that they drop: what has ended is given time to be known there."""
     deadline = time.monotonic() + 1
     for kernel in list(_kernels):
-        while kernel._owned and not kernel._kernel.tasks and kernel.engine.unfinished and time.monotonic() < deadline:
+        while (
+            kernel._owned
+            and not kernel._kernel.states.tasks
+            and kernel.engine.unfinished
+            and time.monotonic() < deadline
+        ):
             time.sleep(0.001)
 
 
 atexit.register(_at_exit)
-
-
-def _check_stream(name: str, spec: Any) -> None:
-    if spec is None or isinstance(spec, str | os.PathLike) or spec == mpitask.AUTO_LOGNAME:
-        return
-    if not (
-        isinstance(spec, tuple)
-        and len(spec) == 2
-        and isinstance(spec[0], str | os.PathLike)
-        and isinstance(spec[1], str)
-    ):
-        raise wrong_type(f"{name}={spec!r}: give a path, (path, mode), a File, or AUTO_LOGNAME")
-
-
-def _priority_of(spec: Any) -> int:
-    """A lower number goes first, and any number before none."""
-    wanted = spec.get("priority") if isinstance(spec, dict) else None
-    if not isinstance(wanted, int | float):
-        return 0
-    return max(1, _PRIORITY_TOP - round(min(max(wanted, 0), _PRIORITY_TOP)))
-
-
-def _all_of(futures: Iterable[concurrent.futures.Future[Any]]) -> concurrent.futures.Future[Any]:
-    """A future that ends when all of some have: without a value, or with the first exception."""
-    outcome: concurrent.futures.Future[Any] = concurrent.futures.Future()
-    waited = list(futures)
-    left = len(waited) + 1
-    lock = threading.Lock()
-
-    def one_done(_: object) -> None:
-        nonlocal left
-        with lock:
-            left -= 1
-            if left:
-                return
-        for future in waited:
-            error = future.exception() if not future.cancelled() else concurrent.futures.CancelledError()
-            if error is not None:
-                outcome.set_exception(error)
-                return
-        outcome.set_result(None)
-
-    for future in waited:
-        future.add_done_callback(one_done)
-    one_done(None)
-    return outcome
-
-
-def _unwrap(record: TaskRecord, unwrap: Callable[[Any], Any]) -> None:
-    kwargs = {name: unwrap(value) for name, value in record["kwargs"].items()}
-    if isinstance(kwargs.get("inputs"), list):
-        kwargs["inputs"] = [unwrap(item) for item in kwargs["inputs"]]
-    record["args"], record["kwargs"] = tuple(unwrap(arg) for arg in record["args"]), kwargs

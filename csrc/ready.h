@@ -1,0 +1,70 @@
+/* ready.h - the jobs that are ready, in the order in which they are to go.
+ *
+ * Role: the higher priority first, the older one first within it: a deque for each priority. Where a job may go is the scheduler's matter.
+ * Invariants: `count` is the sum over the levels, whose priorities fall.
+ * Thread rule: one owner thread.
+ */
+#ifndef MT_READY_H
+#define MT_READY_H
+
+#include "base.h"
+
+typedef struct mt_ready_job {
+    uint64_t key;
+    uint64_t items;
+    uint32_t class_index;
+    uint32_t bytes; /* capped: only compared with limits */
+    uint32_t origin;
+    uint32_t chunk : 31;
+    uint32_t stays : 1;
+} mt_ready_job;
+
+/* Jobs of one priority. */
+typedef struct mt_ready_level {
+    int32_t priority;
+    mt_ready_job *jobs;
+    uint64_t capacity; /* a power of two, or 0 */
+    uint64_t first;
+    uint64_t count;
+} mt_ready_level;
+
+typedef struct mt_ready_jobs {
+    const mt_alloc *alloc;
+    mt_ready_level *levels; /* empty ones stay, there are few */
+    uint64_t n_levels, level_capacity;
+    uint64_t count;
+} mt_ready_jobs;
+
+void mti_ready_init(mt_ready_jobs *ready, const mt_alloc *alloc);
+void mti_ready_clean_up(mt_ready_jobs *ready);
+/* `first`: before the others of its priority. MT_E_NOMEM. */
+MT_MUST_CHECK int mti_ready_push(mt_ready_jobs *ready, int32_t priority, const mt_ready_job *job, bool first);
+/* Takes one out of the middle of a level; those that remain keep their order. */
+void mti_ready_close_gap(mt_ready_level *level, uint64_t at);
+void mti_ready_forget(mt_ready_jobs *ready);
+MT_MUST_CHECK int mti_ready_check(const mt_ready_jobs *ready);
+
+/* The level of the job that is next; there must be one. */
+static inline mt_ready_level *mti_ready_next(const mt_ready_jobs *ready) {
+    mt_ready_level *level = ready->levels;
+    while (level->count == 0) level++;
+    return level;
+}
+
+/* A level's jobs are numbered from 0, the next one. */
+static inline mt_ready_job *mti_ready_at(const mt_ready_level *level, uint64_t at) {
+    return &level->jobs[(level->first + at) & (level->capacity - 1)];
+}
+
+/* Takes a job out. */
+static inline void mti_ready_take(mt_ready_jobs *ready, mt_ready_level *level, uint64_t at) {
+    if (at == 0) {
+        level->first = (level->first + 1) & (level->capacity - 1);
+    } else {
+        mti_ready_close_gap(level, at);
+    }
+    level->count--;
+    ready->count--;
+}
+
+#endif

@@ -1,0 +1,201 @@
+"""How the items of a `map` become tasks of the engine, in one of two ways.
+
+- Items that a formula gives, those of a range, go as *spans* (`_Spans`): one task is a quarter of a second of work of
+  all workers, and every rank cuts it for those below. What this costs the script does not grow with their number.
+- Other items have to be pickled here. They go in chunks (`_Chunks`): one task is tens of milliseconds of one worker's
+  work, and less towards the end, so that all workers finish together.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Literal, Protocol
+
+from mpitask.bulk.calls import CallChunk, CallSpan, CombineParts, Star, packs, unpack
+from mpitask.bulk.formula import Formula, is_array
+from mpitask.engine import Engine
+from mpitask.futures import Future, result_bytes
+
+_CHUNK_S = 0.03
+"""Work in a chunk: overheads of a task (10 us) vanish in it, and a worker's last chunk does not hold the others up."""
+_FIRST_ITEMS = 16
+_MOST_ITEMS = 1 << 20
+_AHEAD = 3  # chunks for each worker: one that runs, one that waits at it, one under way
+_SPAN_S = 0.25
+"""Work of all workers in a span: results arrive several times a second."""
+_SPANS_AHEAD = 3  # while one ends, the next are cut, and the script takes its time
+_SPAN_BYTES = 64 << 20  # of results in a span, at most
+_MOST_CHUNK = (1 << 31) - 1
+_GROWTH = 16  # a span has so many times the items of the one before, at most
+
+
+class Piece:
+    """One task of a map: items first ... stop."""
+
+    __slots__ = ("first", "future", "stop", "submitted_s")
+
+    def __init__(self, first: int, stop: int, future: Future[Any]) -> None:
+        self.first, self.stop = first, stop
+        self.future: Future[Any] | None = future
+        self.submitted_s = time.monotonic()
+
+    @property
+    def task(self) -> Future[Any]:
+        """Its task.
+
+        Raises:
+            RuntimeError: the iteration has passed it.
+        """
+        if self.future is None:
+            raise RuntimeError("the results of an iterable without a length can be read once: make a list of them")
+        return self.future
+
+    def values(self, timeout: float | None) -> Iterator[Any]:
+        """The results; raises the first failure."""
+        for first, packed in packs(self.task.result(timeout), self.first):
+            yield from unpack(packed, first)
+
+
+class Work(Protocol):
+    """What a map has to do, and how it is cut into tasks. `submit` is called by the feeder, `learn` under the lock."""
+
+    total: int | None
+    """Items; None: not known."""
+
+    @property
+    def ahead(self) -> int:
+        """Tasks that may be under way at a time."""
+
+    def submit(self, op: Callable[[Any, Any], Any] | None) -> Piece | None:
+        """Submits the next task; None: no item is left. `op` combines results."""
+
+    def learn(self, piece: Piece, future: Future[Any]) -> None:
+        """A task has given its value."""
+
+
+class _Source:
+    """Items to be taken, a number at a time."""
+
+    def __init__(self, iterables: tuple[Iterable[Any], ...]) -> None:
+        self.left: int | None = None  # items that have not been taken, if that is known
+        self.total: int | None = None
+        only = iterables[0]
+        if len(iterables) == 1 and (isinstance(only, list | tuple) or is_array(only)):
+            self._items: Any = only
+            self._at = 0
+            self.total = self.left = len(only)  # type: ignore[arg-type]
+            return
+        self._items = None
+        if all(hasattr(iterable, "__len__") for iterable in iterables):
+            self.total = self.left = min(len(iterable) for iterable in iterables)  # type: ignore[arg-type]
+        self._rest = iter(only) if len(iterables) == 1 else zip(*iterables, strict=False)
+
+    def take(self, n: int) -> Sequence[Any]:
+        """The next n items, or fewer at the end."""
+        if self._items is not None:
+            found: Sequence[Any] = self._items[self._at : self._at + n]
+            self._at += len(found)
+        else:
+            found = list(itertools.islice(self._rest, n))
+        if self.left is not None:
+            self.left = max(0, self.left - len(found)) if len(found) > 0 else 0
+        return found
+
+
+class _Chunks:
+    """Items that are pickled here. A task gets as many as given, or by what was measured."""
+
+    def __init__(self, engine: Engine, fn: Callable[..., Any], source: _Source, size: int | Literal["auto"]) -> None:
+        self.total = source.total
+        self._engine, self._fn, self._source, self._size = engine, fn, source, size
+        self._calls: dict[int, tuple[CallChunk, int]] = {}  # by the id of `op`
+        self._next = 0
+        self._item_s = 0.0
+
+    @property
+    def ahead(self) -> int:
+        """See `Work`."""
+        return _AHEAD * self._engine.max_workers
+
+    def submit(self, op: Callable[[Any, Any], Any] | None) -> Piece | None:
+        """See `Work`."""
+        items = self._source.take(self._next_size(self._source.left))
+        if not len(items):
+            return None
+        if id(op) not in self._calls:
+            fn = CallChunk(self._fn, op)
+            self._calls[id(op)] = fn, self._engine.function_id(fn)
+        first, self._next = self._next, self._next + len(items)
+        return Piece(first, self._next, self._engine.call(self._calls[id(op)][1], (items,), {}))
+
+    def learn(self, piece: Piece, future: Future[Any]) -> None:
+        """What a chunk took; later ones count as much as all before."""
+        seconds = float(future.result()[0])
+        item_s = max(seconds / (piece.stop - piece.first), 1e-9)
+        self._item_s = item_s if self._item_s == 0 else (self._item_s + item_s) / 2
+
+    def _next_size(self, left: int | None) -> int:
+        if self._size != "auto":
+            return self._size
+        wanted = _FIRST_ITEMS if self._item_s == 0 else int(_CHUNK_S / self._item_s)
+        if left is not None:  # the last chunks are shorter, so that all workers end at about the same time
+            wanted = min(wanted, -(-left // (2 * self._engine.max_workers)))
+        return max(1, min(wanted, _MOST_ITEMS))
+
+
+class _Spans:
+    """Items of a formula. A task gets as many as all workers together compute in a quarter of a second."""
+
+    ahead = _SPANS_AHEAD
+
+    def __init__(
+        self, engine: Engine, fn: Callable[..., Any], formula: Formula, total: int, chunk: int | Literal["auto"]
+    ) -> None:
+        self.total: int | None = total
+        self._engine, self._fn, self._formula = engine, fn, formula
+        self._chunk = 0 if chunk == "auto" else min(chunk, _MOST_CHUNK)
+        self._calls: dict[int, tuple[CallSpan, int, int]] = {}  # by the id of `op`
+        self._left = total
+        self._next = 0
+        self._wanted = 0  # items; 0: nothing is known yet
+        self._items, self._seconds = 0.0, 0.0  # what has been done in what time, fading
+        self._last_end_s = 0.0
+
+    def submit(self, op: Callable[[Any, Any], Any] | None) -> Piece | None:
+        """See `Work`."""
+        if self._left == 0:
+            return None
+        if id(op) not in self._calls:
+            fn = CallSpan(self._fn, op)
+            combine = 0 if op is None else self._engine.combine_id(CombineParts(op))
+            self._calls[id(op)] = fn, self._engine.function_id(fn), combine
+        _, call, combine = self._calls[id(op)]
+        chunk = self._chunk or 1
+        count = max(self._wanted, self._engine.max_workers * chunk)  # never fewer, or some workers would have nothing
+        count = min(-(-count // chunk) * chunk, self._left)
+        first, self._next, self._left = self._next, self._next + count, self._left - count
+        args = self._formula.args
+        future = self._engine.call_span(call, first, count, args, combine=combine, chunk=self._chunk)
+        return Piece(first, self._next, future)
+
+    def learn(self, piece: Piece, future: Future[Any]) -> None:
+        """How many items a second all workers do while they have enough to do."""
+        count, now = piece.stop - piece.first, time.monotonic()
+        self._seconds = self._seconds / 2 + max(now - max(self._last_end_s, piece.submitted_s), 1e-6)
+        self._items = self._items / 2 + count
+        self._last_end_s = now
+        wanted = min(int(self._items / self._seconds * _SPAN_S), _GROWTH * count)
+        self._wanted = min(wanted, int(_SPAN_BYTES * count / max(1, result_bytes(future))))
+
+
+def make_work(
+    engine: Engine, fn: Callable[..., Any], iterables: tuple[Iterable[Any], ...], chunk: int | Literal["auto"]
+) -> Work:
+    """How `fn` is to be called for the items of `iterables`; `chunk`: items that a worker is given at a time."""
+    only = iterables[0]
+    formula = Formula.of(only) if len(iterables) == 1 else None
+    if formula is not None:
+        return _Spans(engine, fn, formula, len(only), chunk)  # type: ignore[arg-type]
+    return _Chunks(engine, fn if len(iterables) == 1 else Star(fn), _Source(iterables), chunk)

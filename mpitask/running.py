@@ -1,0 +1,107 @@
+"""The engines of this process, and which of them is the current one: that of all calls which name no other.
+
+There is at most one: the one that `load` made, or `python -m mpitask`; in a worker process, that of sub-tasks.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import weakref
+from typing import TYPE_CHECKING, TypeVar
+
+from mpitask.errors import NoEngineError
+from mpitask.shared import Shared
+from mpitask.worker.runner import ProcessWorker
+
+if TYPE_CHECKING:
+    from mpitask.engine import Engine
+
+T = TypeVar("T")
+
+_log = logging.getLogger("mpitask")
+
+current_engine: Engine | None = None
+"""The current one, for those who only look; `set_current` changes it."""
+engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+"""All that have been started and not closed."""
+
+
+def current() -> Engine:
+    """The running engine; within a task, the one for its sub-tasks.
+
+    Raises:
+        NoEngineError: there is none.
+    """
+    engine = find()
+    if engine is None:
+        raise NoEngineError(
+            "no engine is running: put `with mpitask.load():` around the code that calls apps, "
+            "or start the script with `python -m mpitask script.py`"
+        )
+    return engine
+
+
+def find() -> Engine | None:
+    """As `current`, but None when there is none."""
+    worker = ProcessWorker.current
+    if current_engine is None and worker is not None and worker.is_here:
+        from mpitask.nested import NestedEngine  # most workers never need it
+
+        set_current(NestedEngine(worker).start())
+    return current_engine
+
+
+def share(obj: T) -> Shared[T]:
+    """Makes an object ready for many tasks of the running engine: it is sent to each worker once.
+
+    The handle stands for the object in the arguments of any call, at any depth, and in functions that capture it (as a
+    default, in a closure, in `functools.partial`, as a global of the script). Functions get the object itself, always
+    the same one on a worker: they must not change it. Arrays in it are read-only; large ones are not copied for
+    workers on this node but mapped.
+
+    Args:
+        obj: anything that can be pickled, as it is now: later changes are not seen.
+
+    Returns:
+        The handle. The workers drop the object when it is gone and no task needs it.
+
+    Raises:
+        NoEngineError: no engine is running.
+        SerializationError: the object cannot be pickled.
+    """
+    return current().share(obj)
+
+
+def set_current(engine: Engine | None) -> None:
+    """Makes an engine the current one."""
+    global current_engine
+    current_engine = engine
+
+
+def ended(engine: Engine) -> None:
+    """An engine has been closed."""
+    engines.discard(engine)
+    if current_engine is engine:
+        set_current(None)
+
+
+def _close_at_exit() -> None:
+    for engine in list(engines):
+        if engine.unfinished and not engine.is_job:
+            _log.warning(
+                "%d tasks were dropped because the program ended; `with mpitask.load():` waits for them",
+                engine.unfinished,
+            )
+        engine.close(drop=True)
+
+
+def _after_fork() -> None:
+    global current_engine
+    current_engine = None
+    engines.clear()
+
+
+atexit.register(_close_at_exit)
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,329 @@
+"""The half of an engine that takes things in: functions, calls, shared objects, promises, futures from elsewhere."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import marshal
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from mpitask import codec
+from mpitask.config import Config
+from mpitask.errors import EngineClosedError, MpitaskError, SerializationError
+from mpitask.futures import Future, Promise
+from mpitask.native import check, ffi, lib
+from mpitask.shared import Shared
+from mpitask.worker.runner import Runner
+
+T = TypeVar("T")
+
+_FIRST_STATUS = 1 << 63  # a handle above is a status: see mt_driver_submit
+_SCALARS = codec.SCALARS
+_FUTURES = frozenset({Future, Shared})
+_FLAT = _SCALARS | _FUTURES
+_MARSHAL, _FLAT_CODEC = codec.MARSHAL, codec.FLAT
+_dumps = marshal.dumps
+_submit, _submit_edges = lib.mt_driver_submit, lib.mt_driver_submit_edges
+
+
+class Submission:
+    """What can be given to an engine. Any thread may call any method. Futures know their engine as this."""
+
+    def __init__(self, config: Config, driver: Any) -> None:
+        self.config = config
+        self._driver = driver
+        self._lock = threading.Lock()
+        self._functions: dict[Callable[..., Any], int] = {}
+        self._capturing: weakref.WeakKeyDictionary[Callable[..., Any], int] = weakref.WeakKeyDictionary()
+        self._captured: dict[int, list[Future[Any]]] = {}  # what functions capture: edges of every call, the last first
+        self._runners: dict[int, Runner] = {}  # by thread: those who run tasks while they wait
+        self._adopted: weakref.WeakKeyDictionary[concurrent.futures.Future[Any], Future[Any]] = (
+            weakref.WeakKeyDictionary()
+        )
+
+    def wait_for(self, handle: int, timeout_ns: int) -> int:
+        """Waits for a task."""
+        raise NotImplementedError
+
+    def _watch(self, handle: int, future: Future[Any]) -> bool:
+        raise NotImplementedError
+
+    # -- functions --
+
+    def function_id(self, fn: Callable[..., Any]) -> int:
+        """A function's id at the workers; its code and what it captures are sent as they are at the first call.
+
+        The id of a function that captures a shared object is good as long as the function itself is there.
+
+        Raises:
+            SerializationError: the function cannot be pickled.
+        """
+        try:
+            return self._functions[fn]
+        except KeyError:
+            pass
+        number = self._capturing.get(fn) if self._capturing and _can_be_weak(fn) else None
+        if number is not None:
+            return number
+        captured = _Captured(self)
+        data = codec.encode_function(fn, captured)
+        with self._lock:
+            known: Any = self._capturing if captured.found and _can_be_weak(fn) else self._functions
+            if fn not in known:
+                number = lib.mt_driver_new_object_id(self._driver)
+                status = lib.mt_driver_add_object(self._driver, number, codec.PICKLE, data, len(data))
+                check(status, "registering a function")
+                if captured.found:
+                    self._captured[number] = captured.found
+                if known is self._capturing:
+                    weakref.finalize(fn, _drop_function, weakref.ref(self), number).atexit = False
+                known[fn] = number
+            return int(known[fn])
+
+    def combine_id(self, fn: Callable[[codec.Parts], Any]) -> int:
+        """As `function_id`, for `call_span`; 0: the function captures shared objects, and ranks could not call it."""
+        number = self.function_id(fn)
+        return 0 if number in self._captured else number
+
+    # -- calls --
+
+    def _priority_here(self) -> int:
+        """What is added to the priority of a task that this thread submits: more within tasks."""
+        runner = self._runners.get(threading.get_ident())
+        return 0 if runner is None else int(lib.mt_worker_within(runner.worker))
+
+    def call(
+        self, fn_id: int, args: tuple[Any, ...], kwargs: dict[str, Any], priority: int = 0, retries: int = 0
+    ) -> Future[Any]:
+        """Submits one call of a registered function.
+
+        Raises:
+            SerializationError: an argument cannot be pickled.
+            EngineClosedError: the engine has ended.
+        """
+        if self._runners:
+            priority += self._priority_here()
+        if self._captured and fn_id in self._captured:
+            return Future(self, self._submit_with(fn_id, args, kwargs, priority, retries))
+        if not kwargs and not priority and not retries and _SCALARS.issuperset(map(type, args)):
+            data = _dumps(args, 2)
+            handle = _submit(self._driver, fn_id, _MARSHAL, data, len(data))
+            if handle < _FIRST_STATUS:
+                return Future(self, handle)
+            self._raise_status(handle)
+        if not kwargs and _FLAT.issuperset(map(type, args)):
+            flat: list[Any] = []
+            edges: list[int] = []
+            for arg in args:
+                if type(arg) not in _FUTURES:
+                    flat.append(arg)
+                elif arg._engine is self:
+                    flat.append(...)
+                    edges.append(arg._handle)
+                else:
+                    break
+            else:
+                data = _dumps(tuple(flat), 2)
+                handle = _submit_edges(
+                    self._driver, fn_id, _FLAT_CODEC, data, len(data), edges, len(edges), priority, retries
+                )
+                if handle < _FIRST_STATUS:
+                    return Future(self, handle)
+                self._raise_status(handle)
+        return Future(self, self._submit_with(fn_id, args, kwargs, priority, retries))
+
+    def call_span(
+        self,
+        fn_id: int,
+        first: int,
+        count: int,
+        args: tuple[Any, ...],
+        *,
+        combine: int = 0,
+        chunk: int = 0,
+    ) -> Future[Any]:
+        """Submits one task that stands for many items; ranks cut it for their workers.
+
+        Its result is a `codec.Parts`, or what the function `combine` has made of that. See `codec.span_call`.
+        """
+        kind, data = codec.span_call(first, count, args, combine=combine, losses=self.config.loss_retries, chunk=chunk)
+        priority = self._priority_here() if self._runners else 0
+        edges = [future._handle for future in reversed(self._captured.get(fn_id, ()))]
+        while True:
+            handle = _submit_edges(self._driver, fn_id, kind, data, len(data), edges, len(edges), priority, 0)
+            if handle < _FIRST_STATUS:
+                return Future(self, handle)
+            self._raise_status(handle)
+
+    def _submit_with(
+        self, fn_id: int, args: tuple[Any, ...], kwargs: dict[str, Any], priority: int, retries: int
+    ) -> int:
+        edges = _Edges(self)
+        kind, parts = codec.encode_call(args, kwargs, edges)
+        c_parts, _pointers = _c_parts(parts)
+        futures = edges.futures
+        if self._captured and fn_id in self._captured:
+            futures = [*futures, *reversed(self._captured[fn_id])]
+        handles = ffi.new("uint64_t[]", [future._handle for future in futures]) if futures else ffi.NULL
+        while True:
+            handle = lib.mt_driver_submit_with(
+                self._driver, fn_id, kind, c_parts, len(parts), handles, len(futures), priority, retries
+            )
+            if handle < _FIRST_STATUS:
+                return int(handle)
+            self._raise_status(handle)
+
+    def submit_handle(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> int:
+        """Submits one call and gives the bare handle, with one reference that is the caller's. For futures."""
+        return self._submit_with(self.function_id(fn), args, {}, 0, 0)
+
+    # -- what is there without a call --
+
+    def share(self, obj: T) -> Shared[T]:
+        """Puts an object where tasks can read it, as `mpitask.share`.
+
+        Raises:
+            SerializationError: it cannot be pickled.
+            EngineClosedError: the engine has ended.
+        """
+        kind, parts = codec.encode_shared(obj)
+        c_parts, pointers = _c_parts(parts)
+        while True:
+            handle = lib.mt_driver_share(self._driver, kind, c_parts, len(parts))
+            if handle < _FIRST_STATUS:
+                return Shared(self, int(handle), type(obj).__qualname__, sum(map(len, pointers)))
+            self._raise_status(handle)
+
+    def promise(self) -> Promise[Any]:
+        """A future without a task, to be ended with its `set_result` or `set_exception`."""
+        return Promise(self, self.promise_handle())
+
+    def promise_handle(self) -> int:
+        """The bare handle of a new promise, with one reference that is the caller's. For kinds of `Promise`."""
+        while True:
+            handle = lib.mt_driver_promise(self._driver)
+            if handle < _FIRST_STATUS:
+                return int(handle)
+            self._raise_status(handle)
+
+    def adopt(self, future: concurrent.futures.Future[Any]) -> Future[Any]:
+        """A future of this engine that follows one from elsewhere (a thread pool, another engine)."""
+        if isinstance(future, Shared):
+            own = self._adopted.get(future)
+            if own is None:
+                own = self._adopted[future] = self.share(future.result())
+            return own
+        with self._lock:
+            known = self._adopted.get(future)
+            if known is None:
+                promise = self.promise()
+                self._adopted[future] = known = promise
+            else:
+                return known
+
+        def copy(source: concurrent.futures.Future[Any]) -> None:
+            try:
+                error = source.exception()
+                if error is None:
+                    promise.set_result(source.result())
+                else:
+                    promise.set_exception(error)
+            except concurrent.futures.CancelledError:
+                promise.cancel()
+            except EngineClosedError:
+                pass
+            except Exception as failure:  # noqa: BLE001 - a value that cannot be pickled
+                promise.set_exception(
+                    SerializationError(f"the value of {source!r} cannot be sent to a task: {failure}")
+                )
+
+        future.add_done_callback(copy)
+        return promise
+
+    # -- failures --
+
+    def _raise_status(self, handle: int) -> None:
+        """Raises for a status in place of a handle; returns when the call should be made again."""
+        status = handle - (1 << 64)
+        if status == lib.MT_E_INTR:
+            return
+        self._raise_if_failed()
+        if status == lib.MT_E_CLOSED:
+            raise EngineClosedError("this engine has ended: tasks can be submitted only while it runs")
+        check(status, "submitting a task")
+
+    def _raise_if_failed(self) -> None:
+        failure = lib.mt_driver_failure(self._driver)
+        if failure == lib.MT_OK:
+            return
+        if failure == lib.MT_E_WORKERS:
+            raise MpitaskError(
+                "no worker process could be started: each one died before it was ready. Its standard error says why; "
+                f"try `{sys.executable} -c 'import mpitask.worker.zygote'`"
+            )
+        check(failure, "the engine has ended because of an error")
+
+
+class _Edges:
+    """The futures met while the arguments of one call are pickled."""
+
+    def __init__(self, engine: Submission) -> None:
+        self._engine = engine
+        self._index: dict[int, int] = {}
+        self.futures: list[Future[Any]] = []
+
+    def index_of(self, future: concurrent.futures.Future[Any]) -> int:
+        index = self._index.get(id(future))
+        if index is None:
+            if not isinstance(future, Future) or future._engine is not self._engine:
+                own: Future[Any] = self._engine.adopt(future)
+            else:
+                own = future
+            index = self._index[id(future)] = len(self.futures)
+            self.futures.append(own)
+        return index
+
+
+class _Captured:
+    """The shared objects met while a function is pickled. They become the last dependencies of each of its calls."""
+
+    def __init__(self, engine: Submission) -> None:
+        self._engine = engine
+        self.found: list[Future[Any]] = []
+
+    def index_of(self, future: concurrent.futures.Future[Any]) -> int:
+        if not isinstance(future, Shared):
+            raise TypeError(codec.NO_FUTURE)
+        own: Future[Any] = future if future._engine is self._engine else self._engine.adopt(future)
+        if own not in self.found:
+            self.found.append(own)
+        return -1 - self.found.index(own)
+
+
+def _c_parts(parts: Sequence[Any]) -> tuple[Any, list[Any]]:
+    """Buffers as an array of mt_part, and what must be kept as long as it is used."""
+    pointers = [ffi.from_buffer(part) for part in parts]
+    c_parts = ffi.new("mt_part[]", len(parts))
+    for i, pointer in enumerate(pointers):
+        c_parts[i].data = pointer
+        c_parts[i].size = len(pointer)
+    return c_parts, pointers
+
+
+def _can_be_weak(fn: Callable[..., Any]) -> bool:
+    try:
+        weakref.ref(fn)
+    except TypeError:
+        return False
+    return True
+
+
+def _drop_function(ref: weakref.ref[Submission], number: int) -> None:
+    """A function that captured shared objects is gone: nobody can call it any more. Any thread, at any time."""
+    engine = ref()
+    if engine is not None:
+        engine._captured.pop(number, None)
+        lib.mt_driver_drop_object(engine._driver, number)
