@@ -222,7 +222,12 @@ class MapFuture(Generic[T]):
         Args:
             op: takes two results (or earlier combinations) and gives one.
             initial: stands to the left of the first result; without it an empty map gives TypeError.
+
+        Raises:
+            TypeError: `op` cannot be called.
         """
+        if not callable(op):
+            raise TypeError(f"reduce() calls its first argument for two results, and {op!r} cannot be called")
         with self._state:
             self._reduction = op
         out: Promise[Any] = self._engine.promise()
@@ -321,7 +326,10 @@ def map(  # noqa: A001 - the name that everybody knows, for the same thing
         NoEngineError: no engine is running.
         ConfigurationError: `chunksize` is not a number above 0 or "auto".
         SerializationError: the function cannot be pickled.
+        TypeError: `fn` cannot be called.
     """
+    if not callable(fn):
+        raise TypeError(f"map() calls its first argument for every item, and {fn!r} cannot be called")
     if chunksize != "auto" and (not isinstance(chunksize, int) or isinstance(chunksize, bool) or chunksize < 1):
         raise ConfigurationError(f"chunksize={chunksize!r}: give a number above 0, or 'auto'")
     engine = running.current()

@@ -181,6 +181,10 @@ def test_bad_input() -> None:
             mpitask.map(double, [1], chunksize=chunksize)  # type: ignore[arg-type]
     with pytest.raises(TypeError):
         mpitask.map(double, 5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="5 cannot be called"):
+        mpitask.map(5, [1])  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="'sum' cannot be called"):
+        mpitask.map(double, [1]).reduce("sum")  # type: ignore[arg-type]
 
 
 def test_an_app_stands_for_its_function() -> None:
