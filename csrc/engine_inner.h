@@ -107,6 +107,7 @@ struct mt_engine {
     uint64_t next_value_object;
     uint64_t results, stale_results, lost, recalled;
     uint64_t objects_sent, objects_mapped;
+    uint64_t joined_bytes;
     uint64_t now_ns; /* of the last dispatch */
     uint64_t due_ns;
     uint32_t told_total; /* the slots that lanes were last told of */
