@@ -136,6 +136,7 @@ static int build_banks(mt_sim *s, node *x) {
         x->banks[i] = mti_bank_new(s->alloc, role, x->slots);
         if (x->banks[i] == NULL) return MT_E_NOMEM;
         mti_bank_set_overhead(x->banks[i], o->worker_overhead_ns);
+        mti_bank_set_part_bytes(x->banks[i], o->part_bytes);
         mti_bank_watch(x->banks[i], running_changed, &s->running);
         mti_bank_report(x->banks[i], &x->got_list, i);
         uint32_t lane;
@@ -187,6 +188,7 @@ static int build(mt_sim *s) {
     const mt_sim_options *o = &s->options;
     int status = mti_workload_init(&s->work, s->alloc, &o->work);
     if (status != MT_OK) return status;
+    s->pace.left = s->work.total;
     s->nodes = mti_get_zeroed(s->alloc, s->n_ranks, sizeof(node));
     s->levels = mti_get_zeroed(s->alloc, s->n_levels, sizeof(mt_sim_level));
     if (s->nodes == NULL || s->levels == NULL) return MT_E_NOMEM;
@@ -203,7 +205,8 @@ static int build(mt_sim *s) {
 static bool is_sound(const mt_sim_options *o) {
     bool tree = o->nodes > 0 && o->nodes < UINT32_MAX / 2 && o->per_node > 0 && o->fanout > 0;
     bool workers = tree && o->workers > (uint64_t)(o->nodes - 1) * o->per_node && o->workers <= (uint64_t)o->nodes * o->per_node;
-    return workers && o->frame_bytes >= 256 && o->frame_bytes <= 1u << 30 && o->inbox > 0 && o->jitter_ppm < (uint64_t)1 << 31;
+    bool script = o->submits_range == 0 || (o->work.shape == MT_SHAPE_BAG && o->work.spread_ppm == 0);
+    return workers && script && o->frame_bytes >= 256 && o->frame_bytes <= 1u << 30 && o->inbox > 0 && o->jitter_ppm < (uint64_t)1 << 31;
 }
 
 int mt_sim_new(const mt_alloc *alloc, const mt_sim_options *options, mt_sim **out_sim) {
@@ -270,7 +273,7 @@ void mt_sim_destroy(mt_sim *s) {
     for (uint32_t i = 0; s->nodes != NULL && i < s->n_ranks; i++) {
         if (s->nodes[i].transport.sim != NULL) clear_node(s, &s->nodes[i]);
     }
-    mti_workload_clean_up(&s->work);
+    mti_script_clean_up(s);
     for (uint64_t i = 0; i < s->heap_size; i++) mt_put(s->alloc, s->heap[i].parcel);
     while (s->leaving != NULL) {
         parcel *p = s->leaving;
@@ -372,7 +375,7 @@ int mt_sim_run(mt_sim *s, uint64_t events) {
 int mt_sim_settle(mt_sim *s) {
     if (!s->has_ended) return MT_E_INVAL;
     s->is_settling = true;
-    mti_workload_clean_up(&s->work);
+    mti_script_clean_up(s);
     mt_engine_drop_object(s->nodes[0].engine, FUNCTION);
     int status = mti_sim_wake(s, 0, s->nodes[0].busy_until_ns);
     return status == MT_OK ? mt_sim_run(s, NEVER) : status;
@@ -418,17 +421,20 @@ int mt_sim_check(const mt_sim *s) {
 
 void mt_sim_result_now(const mt_sim *s, mt_sim_result *out) {
     mt_engine_stats stats = mt_engine_stats_now(s->nodes[0].engine);
+    mt_graph_counts ended = stats.graph;
+    if (s->options.submits_range != 0) ended = (mt_graph_counts){.done = s->items.done, .failed = s->items.failed, .cancelled = s->items.cancelled};
     *out = (mt_sim_result){.start_ns = s->start_ns,
                            .end_ns = s->end_ns,
                            .slots_ns = s->slots_ns,
                            .submitted = s->work.made,
-                           .done = stats.graph.done,
-                           .failed = stats.graph.failed,
-                           .dependency_failed = stats.graph.dependency_failed,
-                           .cancelled = stats.graph.cancelled,
+                           .done = ended.done,
+                           .failed = ended.failed,
+                           .dependency_failed = ended.dependency_failed,
+                           .cancelled = ended.cancelled,
                            .outstanding = stats.outstanding,
                            .work_ns = s->work.work_ns,
                            .useful_ns = s->useful_ns,
+                           .runs = s->runs,
                            .lost = s->lost,
                            .stale_results = stats.stale_results,
                            .nodes_killed = s->nodes_killed,

@@ -1,9 +1,11 @@
-/* sim_inner.h - what the parts of the simulator share: sim.c (events, network, building, answers) and sim_step.c (the script and a rank's steps). */
+/* sim_inner.h - what the parts of the simulator share: sim.c (events, network, building, answers), sim_script.c (the script) and sim_step.c (a
+ * rank's steps). */
 #ifndef MT_SIM_INNER_H
 #define MT_SIM_INNER_H
 
 #include "bank.h"
 #include "link.h"
+#include "pace.h"
 #include "sim.h"
 
 #define NEVER UINT64_MAX
@@ -82,8 +84,19 @@ typedef struct node {
     bool is_calm; /* naps are short ones for a while */
     bool has_backlog;
     uint64_t cpu_ns;
-    uint64_t results; /* taken in by its engine until the last step */
+    uint64_t results, joined_bytes; /* of its engine until the last step */
 } node;
+
+/* What a step did, for its price. */
+typedef struct deeds {
+    uint64_t submitted, edges, frames_in, bytes_in, frames_out, bytes_out, tasks_in, tasks_out, results_in, joined_bytes, woken;
+} deeds;
+
+/* A part of the range that has been submitted and has not ended. */
+typedef struct sent_span {
+    mt_task *task; /* with a reference */
+    uint64_t count, submitted_ns;
+} sent_span;
 
 enum event_kind { EVENT_STEP, EVENT_FRAME, EVENT_DEATH, EVENT_LOSS };
 
@@ -112,6 +125,12 @@ struct mt_sim {
     const mt_alloc *alloc;
     mt_sim_options options;
     mt_workload work;
+    mt_pace pace;
+    sent_span spans[MT_PACE_AHEAD];
+    uint32_t n_spans;
+    struct {
+        uint64_t done, failed, cancelled;
+    } items; /* of spans */
     uint64_t random;
     node *nodes;
     uint32_t n_ranks, n_levels;
@@ -124,7 +143,7 @@ struct mt_sim {
     uint64_t n_deaths, death_capacity;
     bool has_started, has_ended, is_settling, is_hopeless;
     uint64_t start_ns, end_ns, slots_ns, put, queued, script_next_ns, script_blocked_ns;
-    uint64_t useful_ns, nodes_killed, workers_killed, most_outstanding;
+    uint64_t runs, useful_ns, nodes_killed, workers_killed, most_outstanding;
     uint64_t lost; /* tasks with their lane, in engines that are dead themselves */
     histogram running;
 };
@@ -133,6 +152,19 @@ struct mt_sim {
 /* Something that the rank must look at has happened, or its time has come: what arrived is taken, and what is sent leaves at the step's end. */
 MT_MUST_CHECK int mti_sim_step(mt_sim *sim, node *x, uint64_t now_ns);
 MT_MUST_CHECK int mti_sim_check_node(const node *x);
+
+/* sim_script.c */
+/* What the script has submitted by now goes into the root's engine. */
+MT_MUST_CHECK int mti_script_submit(mt_sim *sim, node *root, uint64_t now_ns, deeds *did);
+/* When there is more of it; 0: now. */
+uint64_t mti_script_due_ns(const mt_sim *sim);
+/* Whether nobody waits for a result yet. */
+bool mti_script_is_submitting(const mt_sim *sim);
+/* Nothing more is submitted. */
+void mti_script_give_up(mt_sim *sim);
+/* After a step of the root: sees what has ended. */
+void mti_script_look(mt_sim *sim, uint64_t now_ns);
+void mti_script_clean_up(mt_sim *sim);
 
 /* sim.c */
 MT_MUST_CHECK int mti_sim_post(mt_sim *sim, event e);

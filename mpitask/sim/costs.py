@@ -25,6 +25,9 @@ ENGINE = (
     "take",
     "forward",
     "result",
+    "cut",
+    "collect",
+    "byte_join",
     "wake",
 )
 """Names of mt_sim_costs; csrc/sim.h says what each is."""
@@ -38,6 +41,7 @@ class Calibration:
         machine: where it was measured.
         engine_ns: nanoseconds of the engine thread, by the names of ENGINE.
         submit_call_us: what a script needs to submit a task from Python.
+        submit_span_us: the same for a span of `map`.
         worker_overhead_us: what a worker process needs for each task beyond the task itself.
         bell_us: until a sleeping engine thread runs after its bell.
         notes: for people.
@@ -46,6 +50,7 @@ class Calibration:
     machine: str
     engine_ns: dict[str, float]
     submit_call_us: float
+    submit_span_us: float
     worker_overhead_us: float
     bell_us: float
     notes: dict[str, Any] = dataclasses.field(default_factory=dict)

@@ -24,6 +24,9 @@ SHAPES = {
     "imbalance": lib.MT_SHAPE_IMBALANCE,
     "loguniform": lib.MT_SHAPE_LOGUNIFORM,
 }
+SUBMISSIONS = ("calls", "range")
+PART_BYTES = 36
+"""What the value of a span's part is made of beside a byte for each None."""
 EVENTS_AT_A_TIME = 200_000
 MAX_TASK_S = 1000.0
 MAX_WORKERS = 1 << 24
@@ -46,7 +49,8 @@ class Job:
         latency_us: of the network, one way (LogGP: L).
         bandwidth_gb: of the network, in 10^9 bytes per second (LogGP: 1 / G).
         jitter: each message takes up to this share of the latency longer.
-        submit_us: what the script needs to submit a task; None: as calibrated; 0: everything is submitted at once.
+        submit: "calls", one for each task, or "range": `map` over a range, whose spans the engines cut.
+        submit_us: what the script needs for a call or a span; None: as calibrated; 0: nothing.
         worker_overhead_us: what a worker needs for each task beyond the task itself.
         naps: idle ranks sleep as the real ones do; False: they look all the time.
         bell_us: until a sleeping rank runs after its bell.
@@ -69,6 +73,7 @@ class Job:
     latency_us: float = 2.0
     bandwidth_gb: float = 25.0
     jitter: float = 0.1
+    submit: str = "calls"
     submit_us: float | None = None
     worker_overhead_us: float | None = None
     naps: bool = True
@@ -107,6 +112,10 @@ class Job:
                 raise ConfigurationError(f"{name} = {value}: must lie between {low:g} and {high:g}")
         if self.shape not in SHAPES:
             raise ConfigurationError(f"shape = {self.shape!r}: must be one of {', '.join(SHAPES)}")
+        if self.submit not in SUBMISSIONS:
+            raise ConfigurationError(f"submit = {self.submit!r}: must be one of {', '.join(SUBMISSIONS)}")
+        if self.submit == "range" and (self.shape != "bag" or self.spread > 0):
+            raise ConfigurationError('submit = "range": its items take equally long: shape "bag", spread 0')
 
     @property
     def nodes(self) -> int:
@@ -131,7 +140,10 @@ def _options(job: Job, calibration: Calibration) -> dict[str, Any]:
         "latency_ns": ns(job.latency_us, 0),
         "byte_ps": round(1000 / job.bandwidth_gb),
         "jitter_ppm": round(job.jitter * 1e6),
+        "submits_range": job.submit == "range",
+        "part_bytes": PART_BYTES,
         "submit_call_ns": ns(job.submit_us, calibration.submit_call_us),
+        "submit_span_ns": ns(job.submit_us, calibration.submit_span_us),
         "inbox": 1 << 14,
         "worker_overhead_ns": ns(job.worker_overhead_us, calibration.worker_overhead_us),
         "detect_ns": round(job.detect_ms * 1e6),
@@ -234,7 +246,7 @@ def _report(job: Job, calibration: Calibration, result: Any, levels: list[Any]) 
     capacity_ns = job.workers * makespan_ns
     done = result.useful_ns / capacity_ns if capacity_ns else 0.0
     overhead_us = calibration.worker_overhead_us if job.worker_overhead_us is None else job.worker_overhead_us
-    overhead = result.done * overhead_us * 1e3
+    overhead = (result.runs if job.submit == "range" else result.done) * overhead_us * 1e3
     ranks_ns = [level.ranks * makespan_ns for level in levels]
     relays = [level for level in levels[1:] if level.ranks]
     return {
