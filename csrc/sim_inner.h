@@ -128,6 +128,8 @@ struct mt_sim {
     mt_pace pace;
     sent_span spans[MT_PACE_AHEAD];
     uint32_t n_spans;
+    uint64_t place_free_ns[MT_PACE_AHEAD]; /* of those that are free, from `first_place` on */
+    uint32_t first_place, last_place;      /* where the next span goes, and where the next one to end leaves its place */
     struct {
         uint64_t done, failed, cancelled;
     } items; /* of spans */

@@ -41,16 +41,24 @@ static int submit_calls(mt_sim *s, node *root, uint64_t now_ns, deeds *did) {
 
 /* ---- spans of a range ---- */
 
+/* A span can be submitted when a place has been free for so long that the thread that submits has woken. Places get free in the order of time. */
+static uint64_t next_span_ns(const mt_sim *s) {
+    uint64_t free_ns = s->place_free_ns[s->first_place];
+    return free_ns > s->script_next_ns ? free_ns : s->script_next_ns;
+}
+
 static int submit_spans(mt_sim *s, node *root, uint64_t now_ns, deeds *did) {
     int status = MT_OK;
-    while (s->n_spans < MT_PACE_AHEAD && s->pace.left > 0 && s->script_next_ns <= now_ns && status == MT_OK) {
+    while (s->n_spans < MT_PACE_AHEAD && s->pace.left > 0 && next_span_ns(s) <= now_ns && status == MT_OK) {
+        uint64_t at_ns = next_span_ns(s);
         uint64_t count = mt_pace_take(&s->pace, mt_engine_stats_now(root->engine).slots);
         mt_task *task = mti_workload_next_span(&s->work, FUNCTION, count);
         if (task == NULL) return MT_E_NOMEM;
         mt_task_ref(task);
-        s->spans[s->n_spans++] = (sent_span){task, count, s->script_next_ns};
+        s->spans[s->n_spans++] = (sent_span){task, count, at_ns};
+        s->first_place = (s->first_place + 1) % MT_PACE_AHEAD;
         s->put += count;
-        s->script_next_ns += s->options.submit_span_ns;
+        s->script_next_ns = at_ns + s->options.submit_span_ns;
         did->submitted++;
         status = mt_engine_submit(root->engine, task);
     }
@@ -82,7 +90,8 @@ static void see_spans_end(mt_sim *s, uint64_t now_ns) {
         const mt_value *value = mt_task_value(span->task);
         if (state == MT_DONE) mt_pace_learn(&s->pace, span->count, seconds(s, span->submitted_ns), seconds(s, told_ns), value->size);
         mt_task_unref(span->task);
-        if (s->script_next_ns < told_ns + s->options.bell_ns) s->script_next_ns = told_ns + s->options.bell_ns;
+        s->place_free_ns[s->last_place] = told_ns + s->options.bell_ns;
+        s->last_place = (s->last_place + 1) % MT_PACE_AHEAD;
     }
     s->n_spans = (uint32_t)left;
 }
@@ -97,8 +106,9 @@ int mti_script_submit(mt_sim *s, node *root, uint64_t now_ns, deeds *did) {
 uint64_t mti_script_due_ns(const mt_sim *s) {
     if (!s->has_started) return NEVER;
     if (s->queued > 0) return 0;
-    bool may_submit = s->options.submits_range == 0 || s->n_spans < MT_PACE_AHEAD;
-    return may_submit && s->put < s->work.total ? s->script_next_ns : NEVER;
+    if (s->put == s->work.total) return NEVER;
+    if (s->options.submits_range == 0) return s->script_next_ns;
+    return s->n_spans < MT_PACE_AHEAD ? next_span_ns(s) : NEVER;
 }
 
 bool mti_script_is_submitting(const mt_sim *s) { return s->options.submits_range == 0 && s->put < s->work.total; }
