@@ -49,21 +49,37 @@ int mti_sim_wake(mt_sim *s, uint32_t rank, uint64_t at_ns) {
     return mti_sim_post(s, (event){.at_ns = at_ns, .rank = rank, .kind = EVENT_STEP});
 }
 
-/* When rank `x` sees what happens at `at_ns`; `is_local`: it rings the bell. */
-uint64_t mti_sim_look(const mt_sim *s, const node *x, uint64_t at_ns, bool is_local) {
-    uint64_t idle_ns = x->busy_until_ns;
-    if (at_ns <= idle_ns) return idle_ns;
-    if (s->options.naps == 0) return at_ns;
-    uint64_t passed = at_ns - idle_ns;
-    if (x->is_calm && passed <= CALM_NS) return idle_ns + (passed + BATCH_NAP_NS - 1) / BATCH_NAP_NS * BATCH_NAP_NS;
-    if (!x->is_calm && passed <= SPIN_NS) return at_ns;
-    uint64_t seen_ns = idle_ns + (x->is_calm ? CALM_NS : SPIN_NS), nap_ns = FIRST_NAP_NS;
+/* A rank that only plays a node sleeps at once. */
+static bool is_virtual(const mt_sim *s, const node *x) { return s->options.one_bank != 0 && x != s->nodes; }
+
+/* The first look of a rank from `at_ns` on that ends a nap. */
+static uint64_t end_of_nap(const mt_sim *s, const node *x, uint64_t at_ns) {
+    uint64_t passed = at_ns - x->idle_ns;
+    bool is_calm = x->is_calm && !is_virtual(s, x);
+    if (is_calm && passed <= CALM_NS) return x->idle_ns + (passed + BATCH_NAP_NS - 1) / BATCH_NAP_NS * BATCH_NAP_NS;
+    uint64_t seen_ns = x->idle_ns + (is_virtual(s, x) ? 0 : is_calm ? CALM_NS : SPIN_NS), nap_ns = FIRST_NAP_NS;
     while (seen_ns < at_ns && nap_ns < LONGEST_NAP_NS) {
         seen_ns += nap_ns;
         nap_ns += nap_ns / 2;
     }
     if (seen_ns < at_ns) seen_ns += (at_ns - seen_ns + LONGEST_NAP_NS - 1) / LONGEST_NAP_NS * LONGEST_NAP_NS;
-    return is_local && at_ns + s->options.bell_ns < seen_ns ? at_ns + s->options.bell_ns : seen_ns;
+    return seen_ns;
+}
+
+/* When rank `x` sees what happens at `at_ns`; `is_local`: it rings the bell. */
+uint64_t mti_sim_look(const mt_sim *s, const node *x, uint64_t at_ns, bool is_local) {
+    if (at_ns <= x->busy_until_ns) return x->busy_until_ns;
+    bool spins = !x->is_calm && !is_virtual(s, x) && at_ns - x->idle_ns <= SPIN_NS;
+    if (s->options.naps == 0 || spins) return at_ns;
+    uint64_t seen_ns = end_of_nap(s, x, at_ns);
+    bool is_calm = x->is_calm && !is_virtual(s, x) && at_ns - x->idle_ns <= CALM_NS; /* then it sleeps on no bell */
+    return is_local && !is_calm && at_ns + s->options.bell_ns < seen_ns ? at_ns + s->options.bell_ns : seen_ns;
+}
+
+uint64_t mti_sim_next_look(const mt_sim *s, const node *x) {
+    uint64_t from_ns = x->busy_until_ns + 1, spun_ns = x->idle_ns + SPIN_NS + 1;
+    bool spins = !x->is_calm && !is_virtual(s, x);
+    return end_of_nap(s, x, spins && from_ns < spun_ns ? spun_ns : from_ns);
 }
 
 static void halve(histogram *h) {
@@ -191,7 +207,8 @@ static int build(mt_sim *s) {
     s->pace.left = s->work.total;
     s->nodes = mti_get_zeroed(s->alloc, s->n_ranks, sizeof(node));
     s->levels = mti_get_zeroed(s->alloc, s->n_levels, sizeof(mt_sim_level));
-    if (s->nodes == NULL || s->levels == NULL) return MT_E_NOMEM;
+    s->line = mti_get_zeroed(s->alloc, s->n_ranks + 1u, sizeof *s->line);
+    if (s->line == NULL || s->nodes == NULL || s->levels == NULL) return MT_E_NOMEM;
     for (uint32_t rank = 0; rank < s->n_ranks && status == MT_OK; rank++) status = build_node(s, rank);
     if (status != MT_OK) return status;
     mt_blob *function = mt_blob_new(s->alloc, FUNCTION_BYTES);
@@ -286,6 +303,7 @@ void mt_sim_destroy(mt_sim *s) {
         mt_put(s->alloc, b);
     }
     mt_put(s->alloc, s->heap);
+    mt_put(s->alloc, s->line);
     mt_put(s->alloc, s->deaths);
     mt_put(s->alloc, s->levels);
     mt_put(s->alloc, s->nodes);
@@ -348,14 +366,16 @@ static int on_death(mt_sim *s, uint32_t rank, uint32_t worker, uint64_t now_ns) 
 }
 
 static int happen(mt_sim *s, const event *e) {
+    if (e->kind == EVENT_CORE) return mti_cores_on_free(s, e->rank, e->at_ns);
     node *x = &s->nodes[e->rank];
     switch ((enum event_kind)e->kind) {
         case EVENT_STEP:
             if (x->engine == NULL || x->wake_at_ns != e->at_ns) return MT_OK; /* out of date */
-            return mti_sim_step(s, x, e->at_ns);
+            return s->options.cores > 0 ? mti_cores_want(s, e->rank, e->at_ns) : mti_sim_step(s, x, e->at_ns);
         case EVENT_FRAME: return on_frame(s, e->parcel, e->at_ns);
         case EVENT_DEATH: return on_death(s, e->rank, e->detail, e->at_ns);
         case EVENT_LOSS: return tell_loss(s, e->rank, (loss){.at_ns = e->at_ns, .worker = NO_WORKER, .child = e->detail});
+        case EVENT_CORE: break;
     }
     return MT_E_INVAL;
 }

@@ -35,6 +35,7 @@ typedef struct mt_sim_costs {
     uint64_t cut;       /* agent: a part of a span goes to a lane */
     uint64_t collect;   /* agent: a part's value comes in */
     uint64_t byte_join; /* a byte of the values of a span's parts, each time they are put together */
+    uint64_t nap;       /* with shared cores: a sleep, and a look that finds nothing */
     uint64_t wake;      /* agent: a worker that sleeps gets a task */
 } mt_sim_costs;
 
@@ -47,6 +48,7 @@ typedef struct mt_sim_options {
     uint32_t fanout;
     uint32_t frame_bytes; /* of a frame, at most; 256 at least */
     uint32_t sends;       /* frames that a rank may have under way; 0: any number */
+    uint32_t cores;       /* that ranks and script share; 0: each has one of its own */
     uint32_t naps;        /* 0: idle ranks look all the time; 1: as driver.c does */
     uint64_t bell_ns;     /* from a local event to the look of a sleeping rank */
     uint64_t latency_ns;  /* LogGP: L; o is in the costs of a frame */

@@ -13,6 +13,7 @@
 #define FUNCTION_BYTES 512u  /* a small pickled function */
 #define MILLION 1000000u
 #define NO_WORKER UINT32_MAX
+#define SCRIPT UINT32_MAX /* among ranks */
 /* As in driver.c, whose waiting is modelled by `look`. */
 #define SPIN_NS 50000u
 #define BATCH_NAP_NS 50000u
@@ -80,6 +81,7 @@ typedef struct node {
     uint64_t n_arrived;
     loss *losses;
     uint64_t busy_until_ns, wake_at_ns, line_free_ns;
+    uint64_t idle_ns; /* the end of the last step that had something to do: naps grow since */
     uint32_t under_way, said_slots;
     bool is_calm; /* naps are short ones for a while */
     bool has_backlog;
@@ -98,7 +100,7 @@ typedef struct sent_span {
     uint64_t count, submitted_ns;
 } sent_span;
 
-enum event_kind { EVENT_STEP, EVENT_FRAME, EVENT_DEATH, EVENT_LOSS };
+enum event_kind { EVENT_STEP, EVENT_FRAME, EVENT_DEATH, EVENT_LOSS, EVENT_CORE };
 
 typedef struct event {
     uint64_t at_ns;
@@ -148,6 +150,10 @@ struct mt_sim {
     uint64_t runs, useful_ns, nodes_killed, workers_killed, most_outstanding;
     uint64_t lost; /* tasks with their lane, in engines that are dead themselves */
     histogram running;
+    uint32_t *line; /* ranks, and the script, that want a core: a ring of n_ranks + 1 */
+    uint32_t line_first, line_length, cores_busy;
+    uint64_t script_until_ns; /* it has or had a core until then; NEVER: it has one of its own */
+    bool script_waits;        /* for room, without a core */
 };
 
 /* sim_step.c */
@@ -168,11 +174,22 @@ void mti_script_give_up(mt_sim *sim);
 void mti_script_look(mt_sim *sim, uint64_t now_ns);
 void mti_script_clean_up(mt_sim *sim);
 
+/* The script puts what it can by now. */
+void mti_script_put(mt_sim *sim, uint64_t now_ns);
+
+/* sim_cores.c: only with shared cores */
+/* A rank has to step, or the script (SCRIPT) goes on: now, or when a core is free. */
+MT_MUST_CHECK int mti_cores_want(mt_sim *sim, uint32_t who, uint64_t now_ns);
+/* Who had a core until now gives it up. */
+MT_MUST_CHECK int mti_cores_on_free(mt_sim *sim, uint32_t who, uint64_t now_ns);
+
 /* sim.c */
 MT_MUST_CHECK int mti_sim_post(mt_sim *sim, event e);
 /* Has a rank's next step be at `at_ns` at the latest. */
 MT_MUST_CHECK int mti_sim_wake(mt_sim *sim, uint32_t rank, uint64_t at_ns);
 /* When a rank that waits sees what happens at `at_ns`. */
 uint64_t mti_sim_look(const mt_sim *sim, const node *x, uint64_t at_ns, bool is_local);
+/* When a rank that waits looks next, whether something has happened or not. */
+uint64_t mti_sim_next_look(const mt_sim *sim, const node *x);
 
 #endif

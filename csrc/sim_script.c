@@ -8,16 +8,20 @@ static double seconds(const mt_sim *s, uint64_t at_ns) { return (double)(at_ns -
 
 /* ---- a call for each task ---- */
 
-/* The script has put what it could by `now_ns`; the root takes a batch of it. */
-static uint32_t take_calls(mt_sim *s, uint64_t now_ns) {
+void mti_script_put(mt_sim *s, uint64_t now_ns) {
     const mt_sim_options *o = &s->options;
-    while (s->put < s->work.total && s->queued < o->inbox && s->script_next_ns <= now_ns) {
+    while (s->put < s->work.total && s->queued < o->inbox && s->script_next_ns <= now_ns && s->script_next_ns < s->script_until_ns) {
         s->put++;
         s->queued++;
         s->script_next_ns += o->submit_call_ns;
     }
+}
+
+/* The root takes a batch. */
+static uint32_t take_calls(mt_sim *s, uint64_t now_ns) {
+    mti_script_put(s, now_ns);
     uint32_t n = s->queued < MESSAGES_AT_A_TIME ? (uint32_t)s->queued : MESSAGES_AT_A_TIME;
-    bool was_blocked = s->put < s->work.total && s->script_next_ns < now_ns;
+    bool was_blocked = s->put < s->work.total && s->queued == s->options.inbox && s->script_next_ns < now_ns;
     if (was_blocked) {
         s->script_blocked_ns += now_ns - s->script_next_ns;
         s->script_next_ns = now_ns;
@@ -36,7 +40,9 @@ static int submit_calls(mt_sim *s, node *root, uint64_t now_ns, deeds *did) {
         status = mt_engine_submit(root->engine, task);
     }
     did->submitted += n;
-    return status;
+    if (status != MT_OK || !s->script_waits || n == 0) return status;
+    s->script_waits = false;
+    return mti_cores_want(s, SCRIPT, now_ns);
 }
 
 /* ---- spans of a range ---- */
@@ -107,7 +113,7 @@ uint64_t mti_script_due_ns(const mt_sim *s) {
     if (!s->has_started) return NEVER;
     if (s->queued > 0) return 0;
     if (s->put == s->work.total) return NEVER;
-    if (s->options.submits_range == 0) return s->script_next_ns;
+    if (s->options.submits_range == 0) return s->script_next_ns < s->script_until_ns ? s->script_next_ns : NEVER;
     return s->n_spans < MT_PACE_AHEAD ? next_span_ns(s) : NEVER;
 }
 

@@ -17,10 +17,18 @@ static int start(mt_sim *s, uint64_t now_ns) {
         const death *d = &s->deaths[i];
         status = mti_sim_post(s, (event){.at_ns = now_ns + d->after_ns, .rank = d->rank, .detail = d->worker, .kind = EVENT_DEATH});
     }
-    return status;
+    const mt_sim_options *o = &s->options;
+    bool shares = o->cores > 0 && o->submits_range == 0 && o->submit_call_ns > 0 && s->work.total > 0;
+    s->script_until_ns = shares ? now_ns : NEVER;
+    return shares && status == MT_OK ? mti_cores_want(s, SCRIPT, now_ns) : status;
 }
 
 /* ---- one step of a rank ---- */
+
+/* A lane of many slots is looked at as by the driver. */
+static uint64_t due_ns(const mt_sim *s, const mt_bank *bank) {
+    return s->options.one_bank != 0 ? mti_bank_wake_ns(bank) : mti_bank_due_ns(bank);
+}
 
 static int look_at_banks(mt_sim *s, node *x, uint64_t now_ns) {
     if (x->next_due_ns > now_ns) return MT_OK;
@@ -29,7 +37,7 @@ static int look_at_banks(mt_sim *s, node *x, uint64_t now_ns) {
     for (uint32_t i = 0; i < x->n_banks && status == MT_OK; i++) {
         if (x->due_ns[i] <= now_ns) {
             status = mti_bank_step(x->banks[i], x->engine, x->first_bank + i, now_ns, &n);
-            x->due_ns[i] = mti_bank_due_ns(x->banks[i]);
+            x->due_ns[i] = due_ns(s, x->banks[i]);
         }
         if (x->due_ns[i] < next_ns) next_ns = x->due_ns[i];
     }
@@ -170,16 +178,20 @@ static void count_woken(node *x, deeds *did) {
     }
 }
 
-static void begin_tasks(node *x, uint64_t now_ns) {
+static void begin_tasks(const mt_sim *s, node *x, uint64_t now_ns) {
     for (uint32_t k = 0; k < x->n_got; k++) {
         uint32_t i = x->got[k];
         mti_bank_begin(x->banks[i], now_ns);
-        x->due_ns[i] = mti_bank_due_ns(x->banks[i]);
+        x->due_ns[i] = due_ns(s, x->banks[i]);
         if (x->due_ns[i] < x->next_due_ns) x->next_due_ns = x->due_ns[i];
     }
 }
 
-static uint64_t price_ns(mt_sim *s, node *x, const deeds *d) {
+static bool found_nothing(const deeds *d) {
+    return d->frames_in + d->frames_out + d->submitted + d->tasks_in + d->tasks_out + d->results_in == 0;
+}
+
+static uint64_t price_ns(mt_sim *s, node *x, const deeds *d, bool has_slept) {
     const mt_sim_costs *c = &s->options.costs;
     bool is_root = x == s->nodes;
     uint64_t step = c->step + c->lane * (x->n_children + x->n_banks + (is_root ? 0 : 1));
@@ -188,6 +200,7 @@ static uint64_t price_ns(mt_sim *s, node *x, const deeds *d) {
     uint64_t out = is_root ? c->assign : is_range ? c->cut : c->forward, in = is_root ? c->end : is_range ? c->collect : c->result;
     uint64_t tasks = d->submitted * c->submit + d->edges * c->edge + d->tasks_in * c->take + d->tasks_out * out + d->results_in * in + d->woken * c->wake;
     tasks += d->joined_bytes * c->byte_join;
+    if (has_slept) step = found_nothing(d) ? c->nap : step + c->nap;
     uint64_t cpu_ns = (step + frames + tasks + 999) / 1000;
     mt_sim_level *level = &s->levels[x->depth];
     level->steps++;
@@ -247,7 +260,8 @@ static int plan(mt_sim *s, node *x) {
     if (behind_ns != NEVER && status == MT_OK) status = mti_sim_wake(s, rank, behind_ns > done_ns ? behind_ns : done_ns);
     bool is_full = s->options.sends > 0 && x->under_way >= s->options.sends; /* then the next arrival wakes it */
     if (status == MT_OK && x->has_backlog && !is_full) status = mti_sim_wake(s, rank, done_ns + FIRST_NAP_NS);
-    return status;
+    bool looks = s->options.cores > 0 && s->options.naps != 0 && !s->is_settling; /* in vain, too: that takes a core from others */
+    return looks && status == MT_OK ? mti_sim_wake(s, rank, mti_sim_next_look(s, x)) : status;
 }
 
 int mti_sim_check_node(const node *x) {
@@ -279,8 +293,10 @@ int mti_sim_step(mt_sim *s, node *x, uint64_t now_ns) {
     int status = run_engine(s, x, now_ns, &did);
     if (status != MT_OK) return status;
     count_woken(x, &did);
-    x->busy_until_ns = now_ns + price_ns(s, x, &did);
-    begin_tasks(x, x->busy_until_ns);
+    bool shares = s->options.cores > 0;
+    x->busy_until_ns = now_ns + price_ns(s, x, &did, shares && now_ns > x->busy_until_ns);
+    if (!shares || !found_nothing(&did)) x->idle_ns = x->busy_until_ns;
+    begin_tasks(s, x, x->busy_until_ns);
     status = ship(s, x, x->busy_until_ns);
     if (x == s->nodes) mti_script_look(s, x->busy_until_ns);
     if (status == MT_OK) status = plan(s, x);

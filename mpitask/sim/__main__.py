@@ -62,6 +62,7 @@ def _make_parser() -> argparse.ArgumentParser:
     add("--submit-us", metavar="US", type=float, help="the script's time for each call or span; 0: none (calibrated)")
     add("--worker-overhead-us", metavar="US", type=float, help="a worker's time beside each task (calibrated)")
     add("--bell-us", metavar="US", type=float, help="until a sleeping rank runs (calibrated)")
+    add("--cores", metavar="N", type=int, help="cores that all ranks and the script share (a core for each)")
     add("--no-naps", dest="naps", action="store_false", help="idle ranks look all the time (--progress spin)")
     add(
         "--one-lane", action="store_true", help="one lane with many slots for each node, instead of one for each worker"

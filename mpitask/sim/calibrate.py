@@ -34,6 +34,7 @@ SHORT_NS, BACKLOG_NS = 1_000, 600_000
 SMALL_ARGS, LARGE_ARGS = 16, 1016
 SMALL_VALUE, LARGE_VALUE = 8, 1016
 SUBMISSIONS, SPANS = 500, 200
+LONGEST_NAP_S = 0.002
 LIBRARY_NS = 500.0
 """What the library needs to send or receive a small message (LogGP: o). Assumed: see docs/simulator.md."""
 PHASES = ("submit", "assign", "take", "forward", "result", "end")
@@ -76,6 +77,16 @@ def _bell(wakes: int) -> tuple[float, float]:
     ring, woken = ffi.new("uint64_t[]", wakes), ffi.new("uint64_t[]", wakes)
     check(lib.mt_calibrate_bell(wakes, ring, woken), "waking a thread")
     return _quartile([float(x) for x in ring]), _quartile([float(x) for x in woken if x > 0] or [0.0])
+
+
+def _nap(naps: int) -> float:
+    """Nanoseconds of processor time to fall asleep and to wake up, once a timer has run out."""
+    spent = []
+    for _ in range(naps):
+        began = time.thread_time_ns()
+        time.sleep(LONGEST_NAP_S)
+        spent.append(float(time.thread_time_ns() - began))
+    return _quartile(spent)
 
 
 def engine_costs(rounds: int = ROUNDS, backlog: int = BACKLOG) -> tuple[dict[str, float], float]:
@@ -124,6 +135,7 @@ def engine_costs(rounds: int = ROUNDS, backlog: int = BACKLOG) -> tuple[dict[str
         "collect": parts["result"],
         "byte_join": max(0.0, large_parts["result"] - parts["result"])
         / (large_parts["joined_bytes"] - parts["joined_bytes"]),
+        "nap": _nap(max(20, rounds)) + 2 * LIBRARY_NS,
         "wake": ring_ns,
     }, woken_ns
 

@@ -28,6 +28,7 @@ ENGINE = (
     "cut",
     "collect",
     "byte_join",
+    "nap",
     "wake",
 )
 """Names of mt_sim_costs; csrc/sim.h says what each is."""

@@ -62,7 +62,7 @@ def _options(rng: random.Random, seed: int) -> dict[str, Any]:
     if rng.random() < 0.3:
         options |= {"submits_range": 1, "part_bytes": rng.choice([0, 36]), "submit_span_ns": rng.choice([0, 30_000])}
         options["work"] |= {"shape": lib.MT_SHAPE_BAG, "spread_ppm": 0}
-    return options
+    return options | {"cores": rng.choice([0, 0, 1, 3])}
 
 
 def _plan_deaths(rng: random.Random, sim: Any, options: dict[str, Any]) -> None:

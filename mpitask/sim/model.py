@@ -30,6 +30,7 @@ PART_BYTES = 36
 EVENTS_AT_A_TIME = 200_000
 MAX_TASK_S = 1000.0
 MAX_WORKERS = 1 << 24
+MAX_CORES = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,6 +53,7 @@ class Job:
         submit: "calls", one for each task, or "range": `map` over a range, whose spans the engines cut.
         submit_us: what the script needs for a call or a span; None: as calibrated; 0: nothing.
         worker_overhead_us: what a worker needs for each task beyond the task itself.
+        cores: that the ranks of the job and the script share; None: each has a core of its own.
         naps: idle ranks sleep as the real ones do; False: they look all the time.
         bell_us: until a sleeping rank runs after its bell.
         one_lane: each node has one lane with many slots instead of a lane for each worker.
@@ -76,6 +78,7 @@ class Job:
     submit: str = "calls"
     submit_us: float | None = None
     worker_overhead_us: float | None = None
+    cores: int | None = None
     naps: bool = True
     bell_us: float | None = None
     one_lane: bool = False
@@ -106,6 +109,8 @@ class Job:
         bounds |= {
             name: (0, 1e6) for name in ("submit_us", "worker_overhead_us", "bell_us") if getattr(self, name) is not None
         }
+        if self.cores is not None:
+            bounds["cores"] = (1, MAX_CORES)
         for name, (low, high) in bounds.items():
             value = getattr(self, name)
             if not low <= value <= high:
@@ -135,6 +140,7 @@ def _options(job: Job, calibration: Calibration) -> dict[str, Any]:
         "one_bank": job.one_lane,
         "fanout": job.fanout,
         "frame_bytes": job.frame_kb * 1024,
+        "cores": job.cores or 0,
         "naps": job.naps,
         "bell_ns": ns(job.bell_us, calibration.bell_us),
         "latency_ns": ns(job.latency_us, 0),
