@@ -56,13 +56,14 @@ static bool is_virtual(const mt_sim *s, const node *x) { return s->options.one_b
 static uint64_t end_of_nap(const mt_sim *s, const node *x, uint64_t at_ns) {
     uint64_t passed = at_ns - x->idle_ns;
     bool is_calm = x->is_calm && !is_virtual(s, x);
-    if (is_calm && passed <= CALM_NS) return x->idle_ns + (passed + BATCH_NAP_NS - 1) / BATCH_NAP_NS * BATCH_NAP_NS;
+    uint64_t late_ns = s->options.nap_late_ns, batch_ns = BATCH_NAP_NS + late_ns, longest_ns = LONGEST_NAP_NS + late_ns;
+    if (is_calm && passed <= CALM_NS) return x->idle_ns + (passed + batch_ns - 1) / batch_ns * batch_ns;
     uint64_t seen_ns = x->idle_ns + (is_virtual(s, x) ? 0 : is_calm ? CALM_NS : SPIN_NS), nap_ns = FIRST_NAP_NS;
     while (seen_ns < at_ns && nap_ns < LONGEST_NAP_NS) {
-        seen_ns += nap_ns;
+        seen_ns += nap_ns + late_ns;
         nap_ns += nap_ns / 2;
     }
-    if (seen_ns < at_ns) seen_ns += (at_ns - seen_ns + LONGEST_NAP_NS - 1) / LONGEST_NAP_NS * LONGEST_NAP_NS;
+    if (seen_ns < at_ns) seen_ns += (at_ns - seen_ns + longest_ns - 1) / longest_ns * longest_ns;
     return seen_ns;
 }
 

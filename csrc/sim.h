@@ -50,6 +50,7 @@ typedef struct mt_sim_options {
     uint32_t sends;       /* frames that a rank may have under way; 0: any number */
     uint32_t cores;       /* that ranks and script share; 0: each has one of its own */
     uint32_t naps;        /* 0: idle ranks look all the time; 1: as driver.c does */
+    uint64_t nap_late_ns; /* by which a nap is longer than it was meant to be */
     uint64_t bell_ns;     /* from a local event to the look of a sleeping rank */
     uint64_t latency_ns;  /* LogGP: L; o is in the costs of a frame */
     uint64_t byte_ps;     /* G: picoseconds for each byte */

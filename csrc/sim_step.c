@@ -25,9 +25,11 @@ static int start(mt_sim *s, uint64_t now_ns) {
 
 /* ---- one step of a rank ---- */
 
-/* A lane of many slots is looked at as by the driver. */
+/* A lane of many slots is looked at as by the driver, which naps until then. */
 static uint64_t due_ns(const mt_sim *s, const mt_bank *bank) {
-    return s->options.one_bank != 0 ? mti_bank_wake_ns(bank) : mti_bank_due_ns(bank);
+    if (s->options.one_bank == 0) return mti_bank_due_ns(bank);
+    uint64_t wake_ns = mti_bank_wake_ns(bank);
+    return wake_ns == 0 || wake_ns == NEVER ? wake_ns : wake_ns + s->options.nap_late_ns;
 }
 
 static int look_at_banks(mt_sim *s, node *x, uint64_t now_ns) {

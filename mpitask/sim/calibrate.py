@@ -34,7 +34,7 @@ SHORT_NS, BACKLOG_NS = 1_000, 600_000
 SMALL_ARGS, LARGE_ARGS = 16, 1016
 SMALL_VALUE, LARGE_VALUE = 8, 1016
 SUBMISSIONS, SPANS = 500, 200
-LONGEST_NAP_S = 0.002
+FIRST_NAP_S, TIMER_SLACK_NS = 20e-6, "1000"
 LIBRARY_NS = 500.0
 """What the library needs to send or receive a small message (LogGP: o). Assumed: see docs/simulator.md."""
 PHASES = ("submit", "assign", "take", "forward", "result", "end")
@@ -79,18 +79,23 @@ def _bell(wakes: int) -> tuple[float, float]:
     return _quartile([float(x) for x in ring]), _quartile([float(x) for x in woken if x > 0] or [0.0])
 
 
-def _nap(naps: int) -> float:
-    """Nanoseconds of processor time to fall asleep and to wake up, once a timer has run out."""
-    spent = []
+def _naps(naps: int) -> tuple[float, float]:
+    """Nanoseconds of processor time to fall asleep and to wake up again, and by which a short nap is too long."""
+    slack = Path("/proc/self/timerslack_ns")
+    before = slack.read_text()
+    slack.write_text(TIMER_SLACK_NS)  # as engine threads have it
+    spent, late = [], []
     for _ in range(naps):
-        began = time.thread_time_ns()
-        time.sleep(LONGEST_NAP_S)
-        spent.append(float(time.thread_time_ns() - began))
-    return _quartile(spent)
+        began, began_cpu = time.perf_counter_ns(), time.thread_time_ns()
+        time.sleep(FIRST_NAP_S)
+        spent.append(float(time.thread_time_ns() - began_cpu))
+        late.append(time.perf_counter_ns() - began - FIRST_NAP_S * 1e9)
+    slack.write_text(before)
+    return _quartile(spent), _quartile(late)
 
 
-def engine_costs(rounds: int = ROUNDS, backlog: int = BACKLOG) -> tuple[dict[str, float], float]:
-    """The engine's costs in nanoseconds, by the names of mt_sim_costs, and until a sleeping thread runs."""
+def engine_costs(rounds: int = ROUNDS, backlog: int = BACKLOG) -> tuple[dict[str, float], float, float]:
+    """Nanoseconds: the engine's costs by the names of mt_sim_costs, a thread's wake-up, and how late naps end."""
     lib.mt_keep_freed_memory()  # as every engine does
     many = _rounds(rounds)
     single = _rounds(rounds, batch=1)
@@ -113,31 +118,36 @@ def engine_costs(rounds: int = ROUNDS, backlog: int = BACKLOG) -> tuple[dict[str
     look = many["look"]
     root = ("submit", "assign", "end")
     edge = 2 * max(0.0, sum(paired[phase] - many[phase] for phase in root))
+    nap_ns, late_ns = _naps(max(20, rounds))
     ring_ns, woken_ns = _bell(max(20, rounds))
     # A batch of one is a frame down, a step of the agent, a frame up and two steps of the root. The agent looks at its
     # lanes when it forwards and when it answers: that is the cost of lanes, not of tasks.
     lanes_ns = fixed("forward", "result")
-    return {
-        "step": max(50.0, min(lanes_ns, 1000.0) / 4),
-        "lane": look,
-        "frame_in": fixed("take") + LIBRARY_NS,
-        "frame_out": fixed("assign") + LIBRARY_NS,
-        "byte_in": byte_in,
-        "byte_out": byte_out,
-        "submit": cold["submit"],
-        "edge": edge,
-        "assign": without_bytes(cold["assign"], byte_out * cold["bytes_down"]),
-        "end": without_bytes(cold["end"], byte_in * cold["bytes_up"]),
-        "take": without_bytes(many["take"], byte_in * many["bytes_down"]),
-        "forward": many["forward"],
-        "result": many["result"],
-        "cut": parts["forward"],
-        "collect": parts["result"],
-        "byte_join": max(0.0, large_parts["result"] - parts["result"])
-        / (large_parts["joined_bytes"] - parts["joined_bytes"]),
-        "nap": _nap(max(20, rounds)) + 2 * LIBRARY_NS,
-        "wake": ring_ns,
-    }, woken_ns
+    return (
+        {
+            "step": max(50.0, min(lanes_ns, 1000.0) / 4),
+            "lane": look,
+            "frame_in": fixed("take") + LIBRARY_NS,
+            "frame_out": fixed("assign") + LIBRARY_NS,
+            "byte_in": byte_in,
+            "byte_out": byte_out,
+            "submit": cold["submit"],
+            "edge": edge,
+            "assign": without_bytes(cold["assign"], byte_out * cold["bytes_down"]),
+            "end": without_bytes(cold["end"], byte_in * cold["bytes_up"]),
+            "take": without_bytes(many["take"], byte_in * many["bytes_down"]),
+            "forward": many["forward"],
+            "result": many["result"],
+            "cut": parts["forward"],
+            "collect": parts["result"],
+            "byte_join": max(0.0, large_parts["result"] - parts["result"])
+            / (large_parts["joined_bytes"] - parts["joined_bytes"]),
+            "nap": nap_ns + 2 * LIBRARY_NS,
+            "wake": ring_ns,
+        },
+        woken_ns,
+        late_ns,
+    )
 
 
 def _cpu_of_children() -> float:
@@ -197,7 +207,7 @@ def _machine() -> str:
 
 def calibrate(rounds: int = ROUNDS) -> costs.Calibration:
     """Measures everything."""
-    engine_ns, woken_ns = engine_costs(rounds)
+    engine_ns, woken_ns, late_ns = engine_costs(rounds)
     submit_us, span_us, worker_us = python_costs()
     return costs.Calibration(
         machine=_machine(),
@@ -205,6 +215,7 @@ def calibrate(rounds: int = ROUNDS) -> costs.Calibration:
         submit_call_us=round(submit_us, 3),
         submit_span_us=round(span_us, 3),
         worker_overhead_us=round(worker_us, 3),
+        nap_late_us=round(late_ns / 1000, 3),
         bell_us=round(woken_ns / 1000, 3),
         notes={
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
@@ -226,7 +237,7 @@ def main(argv: Sequence[str]) -> int:
     costs.write(calibration, options.out)
     for name in costs.ENGINE:
         print(f"{name:10s} {calibration.engine_ns[name]:10.3f} ns")
-    for name in ("submit_call_us", "submit_span_us", "worker_overhead_us", "bell_us"):
+    for name in ("submit_call_us", "submit_span_us", "worker_overhead_us", "nap_late_us", "bell_us"):
         print(f"{name:20s} {getattr(calibration, name):8.3f}")
     print(f"written to {options.out}", file=sys.stderr)
     return 0

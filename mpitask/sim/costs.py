@@ -44,6 +44,7 @@ class Calibration:
         submit_call_us: what a script needs to submit a task from Python.
         submit_span_us: the same for a span of `map`.
         worker_overhead_us: what a worker process needs for each task beyond the task itself.
+        nap_late_us: by which a nap is longer than it was meant to be.
         bell_us: until a sleeping engine thread runs after its bell.
         notes: for people.
     """
@@ -53,6 +54,7 @@ class Calibration:
     submit_call_us: float
     submit_span_us: float
     worker_overhead_us: float
+    nap_late_us: float
     bell_us: float
     notes: dict[str, Any] = dataclasses.field(default_factory=dict)
 

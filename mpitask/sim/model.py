@@ -142,6 +142,7 @@ def _options(job: Job, calibration: Calibration) -> dict[str, Any]:
         "frame_bytes": job.frame_kb * 1024,
         "cores": job.cores or 0,
         "naps": job.naps,
+        "nap_late_ns": ns(None, calibration.nap_late_us),
         "bell_ns": ns(job.bell_us, calibration.bell_us),
         "latency_ns": ns(job.latency_us, 0),
         "byte_ps": round(1000 / job.bandwidth_gb),
