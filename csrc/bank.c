@@ -8,6 +8,7 @@
 typedef struct slip {
     uint64_t id;
     uint64_t duration_ns;
+    uint64_t items; /* of a part; 0: another task */
 } slip;
 
 typedef struct running {
@@ -29,6 +30,7 @@ struct mt_bank {
     uint64_t n_running;
     uint64_t begun;
     uint64_t overhead_ns;
+    uint32_t part_bytes;
     void (*changed)(void *ctx, uint64_t at_ns, int64_t change); /* may be NULL */
     void *ctx;
     mt_bank_list *list; /* may be NULL */
@@ -47,9 +49,9 @@ static void put_on_list(mt_bank *bank) {
     bank->list->first = bank;
 }
 
-/* Of a span; of any other task: 1. */
+/* Of a span; of any other task: 0. */
 static uint64_t items_of(const mt_rec *rec, const mt_part *parts, uint32_t n_parts) {
-    if ((rec->flags & MT_CODEC_SPAN) == 0) return 1;
+    if ((rec->flags & MT_CODEC_SPAN) == 0) return 0;
     uint64_t at = HEAD_SIZE + rec->n * sizeof(mt_edge_ref);
     for (uint32_t i = 0; i < rec->n; i++) {
         mt_edge_ref ref;
@@ -84,9 +86,9 @@ static int bank_write(mt_link *link, const mt_part *parts, uint32_t n_parts, uin
         if (size >= least + sizeof microseconds) {
             mti_parts_copy(parts, n_parts, size - sizeof microseconds, sizeof microseconds, &microseconds);
         }
-        uint64_t each_ns = (uint64_t)microseconds * 1000;
-        uint64_t duration_ns = each_ns == 0 || items < MAX_DURATION_NS / each_ns ? items * each_ns : MAX_DURATION_NS;
-        bank->waiting[(bank->first + bank->n_waiting++) % bank->capacity] = (slip){rec.id, duration_ns};
+        uint64_t each_ns = (uint64_t)microseconds * 1000, times = items == 0 ? 1 : items;
+        uint64_t duration_ns = each_ns == 0 || times < MAX_DURATION_NS / each_ns ? times * each_ns : MAX_DURATION_NS;
+        bank->waiting[(bank->first + bank->n_waiting++) % bank->capacity] = (slip){rec.id, duration_ns, items};
     } else if (rec.kind == MT_KIND_STOP) {
         bank->told_to_stop = true;
         bank->n_waiting = bank->n_seen = bank->n_running = 0;
@@ -132,6 +134,8 @@ void mti_bank_destroy(mt_bank *bank) {
 }
 
 void mti_bank_set_overhead(mt_bank *bank, uint64_t overhead_ns) { bank->overhead_ns = overhead_ns; }
+
+void mti_bank_set_part_bytes(mt_bank *bank, uint32_t bytes) { bank->part_bytes = bytes; }
 
 void mti_bank_watch(mt_bank *bank, void (*changed)(void *ctx, uint64_t at_ns, int64_t change), void *ctx) {
     bank->changed = changed;
@@ -187,7 +191,22 @@ static int tell(mt_engine *engine, uint32_t lane, const void *record, uint64_t s
     return mt_engine_from_lane(engine, lane, &incoming);
 }
 
-static int answer(mt_engine *engine, uint32_t lane, const slip *what, uint64_t *out_n) {
+static int answer_part(const mt_bank *bank, mt_engine *engine, uint32_t lane, const slip *what, uint64_t *out_n) {
+    mt_rec_result head = {{0, what->id, MT_KIND_RESULT, MT_CODEC_PICKLE, MT_OUTCOME_OK}, what->duration_ns == 0 ? 1 : what->duration_ns};
+    head.rec.size = sizeof head + bank->part_bytes + what->items;
+    mt_blob *blob = mt_blob_new(bank->alloc, head.rec.size);
+    if (blob == NULL) return MT_E_NOMEM;
+    memcpy(blob->data, &head, sizeof head);
+    memset(blob->data + sizeof head, 0, bank->part_bytes + what->items);
+    mt_incoming incoming = {blob->data, head.rec.size, blob};
+    ++*out_n;
+    int status = mt_engine_from_lane(engine, lane, &incoming);
+    mt_blob_unref(blob);
+    return status;
+}
+
+static int answer(const mt_bank *bank, mt_engine *engine, uint32_t lane, const slip *what, uint64_t *out_n) {
+    if (what->items > 0 && bank->part_bytes > 0) return answer_part(bank, engine, lane, what, out_n);
     struct {
         mt_rec_result head;
         char none[8];
@@ -240,7 +259,7 @@ int mti_bank_step(mt_bank *bank, mt_engine *engine, uint32_t lane, uint64_t now_
     begin(bank, now_ns, now_ns);
     while (status == MT_OK && bank->n_running > 0 && bank->heap[0].end_ns <= now_ns) {
         running ended = heap_take(bank);
-        status = answer(engine, lane, &ended.what, out_n);
+        status = answer(bank, engine, lane, &ended.what, out_n);
         begin(bank, ended.end_ns, now_ns);
     }
     has_looked(bank, now_ns);

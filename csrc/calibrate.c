@@ -13,6 +13,7 @@
 #define FRAME_BYTES (128u * 1024u)
 #define FUNCTION 1u
 #define EMPTY_LOOKS 64u
+#define MOST_BYTES 1024u /* of arguments and values */
 #define NAP_BEFORE_RING_NS 300000
 
 typedef struct letter {
@@ -210,7 +211,8 @@ static int forward(pair *p) {
 }
 
 /* The workers: every task ends at once. */
-static int work(ring_lane *x, uint64_t duration_ns) {
+static int work(ring_lane *x, const mt_calibrate_plan *plan) {
+    static const unsigned char value[MOST_BYTES];
     const void *data;
     uint64_t size;
     int status;
@@ -218,8 +220,9 @@ static int work(ring_lane *x, uint64_t duration_ns) {
         mt_rec rec;
         memcpy(&rec, data, sizeof rec);
         if (rec.kind == MT_KIND_TASK) {
-            mt_rec_result head = {{sizeof head + 8, rec.id, MT_KIND_RESULT, MT_CODEC_MARSHAL, MT_OUTCOME_OK}, duration_ns};
-            mt_part parts[2] = {{&head, sizeof head}, {"N       ", 8}};
+            mt_rec_result head = {{sizeof head + plan->value_bytes, rec.id, MT_KIND_RESULT, MT_CODEC_MARSHAL, MT_OUTCOME_OK},
+                                  plan->duration_ns};
+            mt_part parts[2] = {{&head, sizeof head}, {value, plan->value_bytes}};
             uint64_t progress = 0;
             status = mt_ring_put(x->worker_up, parts, 2, &progress);
         }
@@ -260,7 +263,7 @@ static int turn(pair *p) {
     t->take_ns += lap(&since);
     if (status == MT_OK) status = forward(p);
     t->forward_ns += lap(&since);
-    for (uint32_t i = 0; i < LANES && status == MT_OK; i++) status = work(&p->lanes[i], p->plan.duration_ns);
+    for (uint32_t i = 0; i < LANES && status == MT_OK; i++) status = work(&p->lanes[i], &p->plan);
     since = cpu_ns();
     if (status == MT_OK) status = answer(p);
     t->result_ns += lap(&since);
@@ -299,6 +302,16 @@ static int make(pair *p, uint32_t n, const mt_part *args) {
     return MT_OK;
 }
 
+/* `n` items as the only task of the batch. */
+static int make_span(pair *p, uint32_t n, const mt_part *args) {
+    mt_span span = {.count = n, .chunk = 1};
+    mt_part parts[2] = {{&span, sizeof span}, *args};
+    mt_task_spec spec = {.fn = FUNCTION, .codec = MT_CODEC_FLAT | MT_CODEC_SPAN, .n_args = 2, .args = parts};
+    p->tasks[0] = mt_task_new(p->alloc, &spec);
+    p->out->tasks += n;
+    return p->tasks[0] == NULL ? MT_E_NOMEM : MT_OK;
+}
+
 static int submit(pair *p, uint32_t n) {
     int status = MT_OK;
     for (uint32_t i = 0; i < n && status == MT_OK; i++) status = mt_engine_submit(p->root, p->tasks[i]);
@@ -306,10 +319,11 @@ static int submit(pair *p, uint32_t n) {
 }
 
 static int round_of(pair *p, uint32_t n, const mt_part *args) {
-    int status = make(p, n, args);
+    bool is_span = p->plan.span != 0;
+    int status = is_span ? make_span(p, n, args) : make(p, n, args);
     if (status != MT_OK) return status;
     uint64_t since = cpu_ns();
-    status = submit(p, n);
+    status = submit(p, is_span ? 1 : n);
     p->out->submit_ns += lap(&since);
     while (status == MT_OK && mt_engine_stats_now(p->root).outstanding > 0) status = turn(p);
     return status;
@@ -321,12 +335,14 @@ static int run(pair *p, const mt_part *args) {
     int status = build(p);
     for (uint32_t i = 0; i < 8 && status == MT_OK; i++) status = round_of(p, p->plan.batch < LANES ? p->plan.batch : LANES, args);
     p->out = out;
+    uint64_t joined = mt_engine_stats_now(p->agent).joined_bytes;
     for (uint32_t done = 0; done < p->plan.tasks && status == MT_OK; done += p->plan.batch) status = round_of(p, p->plan.batch, args);
+    out->joined_bytes = mt_engine_stats_now(p->agent).joined_bytes - joined;
     return status == MT_OK ? look_at_nothing(p) : status;
 }
 
 int mt_calibrate(const mt_alloc *alloc, const mt_calibrate_plan *plan, mt_timings *out) {
-    if (plan->tasks == 0 || plan->batch == 0 || plan->args_bytes > 1024 || plan->duration_ns == 0) return MT_E_INVAL;
+    if (plan->tasks == 0 || plan->batch == 0 || plan->args_bytes > MOST_BYTES || plan->value_bytes > MOST_BYTES || plan->duration_ns == 0) return MT_E_INVAL;
     pair *p = mti_get_zeroed(alloc, 1, sizeof *p);
     unsigned char *bytes = mti_get_zeroed(alloc, plan->args_bytes + 1u, 1);
     mt_task **tasks = mti_get_zeroed(alloc, plan->batch, sizeof *tasks);

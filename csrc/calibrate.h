@@ -24,6 +24,7 @@ typedef struct mt_timings {
     uint64_t edges;      /* that these tasks had */
     uint64_t frames;     /* that carried them down; as many went up */
     uint64_t bytes_down, bytes_up;
+    uint64_t joined_bytes; /* by the agent */
     uint64_t look_ns;    /* looking at lanes that have nothing */
     uint64_t looks;
 } mt_timings;
@@ -33,6 +34,8 @@ typedef struct mt_calibrate_plan {
     uint32_t batch;       /* submitted at a time */
     uint32_t args_bytes;  /* of each, at most 1024 */
     uint32_t pairs;       /* 1: each second task needs the one before it */
+    uint32_t span;        /* 1: a batch is one task, a span, and tasks are its items, each a part of its own */
+    uint32_t value_bytes; /* of each result, at most 1024 */
     uint64_t duration_ns; /* what the workers say: the shorter, the more tasks go down at a time */
 } mt_calibrate_plan;
 

@@ -416,6 +416,7 @@ mt_engine_stats mt_engine_stats_now(const mt_engine *e) {
                              .object_bytes = mt_objects_bytes(e->objects),
                              .objects_sent = e->objects_sent,
                              .objects_mapped = e->objects_mapped,
+                             .joined_bytes = e->joined_bytes,
                              .results = e->results,
                              .stale_results = e->stale_results,
                              .lost = e->lost,

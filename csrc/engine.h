@@ -27,6 +27,7 @@ typedef struct mt_engine_stats {
     uint64_t object_bytes;
     uint64_t objects_sent;   /* OBJECT records sent down */
     uint64_t objects_mapped; /* of which only told where the bytes lie */
+    uint64_t joined_bytes;   /* of values of parts, each time they were put together */
     uint64_t results;        /* RESULT records taken in */
     uint64_t stale_results;  /* of which nobody knew the task any more */
     uint64_t lost;           /* tasks that died with their lane */

@@ -7,7 +7,7 @@
  * pay: taking a job back costs as much as sending it. */
 #define RECALL_LOAD_NS 1000000u
 #define OVERDUE_NS 2000000u
-/* The engine above is asked as soon as somebody here has nothing to do; but where it can give nothing back, less and less often. */
+/* Who can give nothing back is asked less and less often: else a child that has cut all it has is asked again with each of its answers. */
 #define SHORT_PATIENCE_NS 100000u
 #define LONG_PATIENCE_NS 50000000u
 
@@ -149,10 +149,9 @@ int mti_engine_come_back(mt_engine *e, mt_job *job) {
 int mti_engine_on_recalled(mt_engine *e, lane *l, uint32_t n) {
     if (!l->recalling) return MT_E_RECORD;
     l->recalling = false;
-    if (l->role == MT_ROLE_PARENT) {
-        l->patience_ns = n > 0 ? 0 : l->patience_ns == 0 ? SHORT_PATIENCE_NS : 2 * l->patience_ns;
-        if (l->patience_ns > LONG_PATIENCE_NS) l->patience_ns = LONG_PATIENCE_NS;
-    } else if (n == 0 && l->recall_below < ANY_PRIORITY && l->lowest < l->recall_below) {
+    l->patience_ns = n > 0 ? 0 : l->patience_ns == 0 ? SHORT_PATIENCE_NS : 2 * l->patience_ns;
+    if (l->patience_ns > LONG_PATIENCE_NS) l->patience_ns = LONG_PATIENCE_NS;
+    if (l->role != MT_ROLE_PARENT && n == 0 && l->recall_below < ANY_PRIORITY && l->lowest < l->recall_below) {
         l->lowest = (int32_t)l->recall_below;
     }
     if (l->recalling_for == NO_LANE) return MT_OK;
@@ -231,6 +230,10 @@ int mti_engine_recall(mt_engine *e, uint64_t *out_n) {
         int64_t below = l->link->recall != NULL && l->overtaking > wanted ? l->overtaking : wanted;
         if (!may_recall(e, i, below)) continue;
         if (l->quiet_since_ns == 0) l->quiet_since_ns = e->now_ns;
+        if (e->now_ns < l->recalled_ns + l->patience_ns) {
+            if (l->recalled_ns + l->patience_ns < e->due_ns) e->due_ns = l->recalled_ns + l->patience_ns;
+            continue;
+        }
         bool overdue = e->now_ns - l->quiet_since_ns >= OVERDUE_NS;
         if (overdue) mt_sched_set_overdue(e->sched, i);
         bool pays = e->now_ns - l->recalled_ns >= OVERDUE_NS && mt_sched_load(e->sched, i) >= RECALL_LOAD_NS;

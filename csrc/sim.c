@@ -49,21 +49,38 @@ int mti_sim_wake(mt_sim *s, uint32_t rank, uint64_t at_ns) {
     return mti_sim_post(s, (event){.at_ns = at_ns, .rank = rank, .kind = EVENT_STEP});
 }
 
-/* When rank `x` sees what happens at `at_ns`; `is_local`: it rings the bell. */
-uint64_t mti_sim_look(const mt_sim *s, const node *x, uint64_t at_ns, bool is_local) {
-    uint64_t idle_ns = x->busy_until_ns;
-    if (at_ns <= idle_ns) return idle_ns;
-    if (s->options.naps == 0) return at_ns;
-    uint64_t passed = at_ns - idle_ns;
-    if (x->is_calm && passed <= CALM_NS) return idle_ns + (passed + BATCH_NAP_NS - 1) / BATCH_NAP_NS * BATCH_NAP_NS;
-    if (!x->is_calm && passed <= SPIN_NS) return at_ns;
-    uint64_t seen_ns = idle_ns + (x->is_calm ? CALM_NS : SPIN_NS), nap_ns = FIRST_NAP_NS;
+/* A rank that only plays a node sleeps at once. */
+static bool is_virtual(const mt_sim *s, const node *x) { return s->options.one_bank != 0 && x != s->nodes; }
+
+/* The first look of a rank from `at_ns` on that ends a nap. */
+static uint64_t end_of_nap(const mt_sim *s, const node *x, uint64_t at_ns) {
+    uint64_t passed = at_ns - x->idle_ns;
+    bool is_calm = x->is_calm && !is_virtual(s, x);
+    uint64_t late_ns = s->options.nap_late_ns, batch_ns = BATCH_NAP_NS + late_ns, longest_ns = LONGEST_NAP_NS + late_ns;
+    if (is_calm && passed <= CALM_NS) return x->idle_ns + (passed + batch_ns - 1) / batch_ns * batch_ns;
+    uint64_t seen_ns = x->idle_ns + (is_virtual(s, x) ? 0 : is_calm ? CALM_NS : SPIN_NS), nap_ns = FIRST_NAP_NS;
     while (seen_ns < at_ns && nap_ns < LONGEST_NAP_NS) {
-        seen_ns += nap_ns;
+        seen_ns += nap_ns + late_ns;
         nap_ns += nap_ns / 2;
     }
-    if (seen_ns < at_ns) seen_ns += (at_ns - seen_ns + LONGEST_NAP_NS - 1) / LONGEST_NAP_NS * LONGEST_NAP_NS;
-    return is_local && at_ns + s->options.bell_ns < seen_ns ? at_ns + s->options.bell_ns : seen_ns;
+    if (seen_ns < at_ns) seen_ns += (at_ns - seen_ns + longest_ns - 1) / longest_ns * longest_ns;
+    return seen_ns;
+}
+
+/* When rank `x` sees what happens at `at_ns`; `is_local`: it rings the bell. */
+uint64_t mti_sim_look(const mt_sim *s, const node *x, uint64_t at_ns, bool is_local) {
+    if (at_ns <= x->busy_until_ns) return x->busy_until_ns;
+    bool spins = !x->is_calm && !is_virtual(s, x) && at_ns - x->idle_ns <= SPIN_NS;
+    if (s->options.naps == 0 || spins) return at_ns;
+    uint64_t seen_ns = end_of_nap(s, x, at_ns);
+    bool is_calm = x->is_calm && !is_virtual(s, x) && at_ns - x->idle_ns <= CALM_NS; /* then it sleeps on no bell */
+    return is_local && !is_calm && at_ns + s->options.bell_ns < seen_ns ? at_ns + s->options.bell_ns : seen_ns;
+}
+
+uint64_t mti_sim_next_look(const mt_sim *s, const node *x) {
+    uint64_t from_ns = x->busy_until_ns + 1, spun_ns = x->idle_ns + SPIN_NS + 1;
+    bool spins = !x->is_calm && !is_virtual(s, x);
+    return end_of_nap(s, x, spins && from_ns < spun_ns ? spun_ns : from_ns);
 }
 
 static void halve(histogram *h) {
@@ -136,6 +153,7 @@ static int build_banks(mt_sim *s, node *x) {
         x->banks[i] = mti_bank_new(s->alloc, role, x->slots);
         if (x->banks[i] == NULL) return MT_E_NOMEM;
         mti_bank_set_overhead(x->banks[i], o->worker_overhead_ns);
+        mti_bank_set_part_bytes(x->banks[i], o->part_bytes);
         mti_bank_watch(x->banks[i], running_changed, &s->running);
         mti_bank_report(x->banks[i], &x->got_list, i);
         uint32_t lane;
@@ -187,9 +205,11 @@ static int build(mt_sim *s) {
     const mt_sim_options *o = &s->options;
     int status = mti_workload_init(&s->work, s->alloc, &o->work);
     if (status != MT_OK) return status;
+    s->pace.left = s->work.total;
     s->nodes = mti_get_zeroed(s->alloc, s->n_ranks, sizeof(node));
     s->levels = mti_get_zeroed(s->alloc, s->n_levels, sizeof(mt_sim_level));
-    if (s->nodes == NULL || s->levels == NULL) return MT_E_NOMEM;
+    s->line = mti_get_zeroed(s->alloc, s->n_ranks + 1u, sizeof *s->line);
+    if (s->line == NULL || s->nodes == NULL || s->levels == NULL) return MT_E_NOMEM;
     for (uint32_t rank = 0; rank < s->n_ranks && status == MT_OK; rank++) status = build_node(s, rank);
     if (status != MT_OK) return status;
     mt_blob *function = mt_blob_new(s->alloc, FUNCTION_BYTES);
@@ -203,7 +223,8 @@ static int build(mt_sim *s) {
 static bool is_sound(const mt_sim_options *o) {
     bool tree = o->nodes > 0 && o->nodes < UINT32_MAX / 2 && o->per_node > 0 && o->fanout > 0;
     bool workers = tree && o->workers > (uint64_t)(o->nodes - 1) * o->per_node && o->workers <= (uint64_t)o->nodes * o->per_node;
-    return workers && o->frame_bytes >= 256 && o->frame_bytes <= 1u << 30 && o->inbox > 0 && o->jitter_ppm < (uint64_t)1 << 31;
+    bool script = o->submits_range == 0 || (o->work.shape == MT_SHAPE_BAG && o->work.spread_ppm == 0);
+    return workers && script && o->frame_bytes >= 256 && o->frame_bytes <= 1u << 30 && o->inbox > 0 && o->jitter_ppm < (uint64_t)1 << 31;
 }
 
 int mt_sim_new(const mt_alloc *alloc, const mt_sim_options *options, mt_sim **out_sim) {
@@ -270,7 +291,7 @@ void mt_sim_destroy(mt_sim *s) {
     for (uint32_t i = 0; s->nodes != NULL && i < s->n_ranks; i++) {
         if (s->nodes[i].transport.sim != NULL) clear_node(s, &s->nodes[i]);
     }
-    mti_workload_clean_up(&s->work);
+    mti_script_clean_up(s);
     for (uint64_t i = 0; i < s->heap_size; i++) mt_put(s->alloc, s->heap[i].parcel);
     while (s->leaving != NULL) {
         parcel *p = s->leaving;
@@ -283,6 +304,7 @@ void mt_sim_destroy(mt_sim *s) {
         mt_put(s->alloc, b);
     }
     mt_put(s->alloc, s->heap);
+    mt_put(s->alloc, s->line);
     mt_put(s->alloc, s->deaths);
     mt_put(s->alloc, s->levels);
     mt_put(s->alloc, s->nodes);
@@ -345,14 +367,16 @@ static int on_death(mt_sim *s, uint32_t rank, uint32_t worker, uint64_t now_ns) 
 }
 
 static int happen(mt_sim *s, const event *e) {
+    if (e->kind == EVENT_CORE) return mti_cores_on_free(s, e->rank, e->at_ns);
     node *x = &s->nodes[e->rank];
     switch ((enum event_kind)e->kind) {
         case EVENT_STEP:
             if (x->engine == NULL || x->wake_at_ns != e->at_ns) return MT_OK; /* out of date */
-            return mti_sim_step(s, x, e->at_ns);
+            return s->options.cores > 0 ? mti_cores_want(s, e->rank, e->at_ns) : mti_sim_step(s, x, e->at_ns);
         case EVENT_FRAME: return on_frame(s, e->parcel, e->at_ns);
         case EVENT_DEATH: return on_death(s, e->rank, e->detail, e->at_ns);
         case EVENT_LOSS: return tell_loss(s, e->rank, (loss){.at_ns = e->at_ns, .worker = NO_WORKER, .child = e->detail});
+        case EVENT_CORE: break;
     }
     return MT_E_INVAL;
 }
@@ -372,7 +396,7 @@ int mt_sim_run(mt_sim *s, uint64_t events) {
 int mt_sim_settle(mt_sim *s) {
     if (!s->has_ended) return MT_E_INVAL;
     s->is_settling = true;
-    mti_workload_clean_up(&s->work);
+    mti_script_clean_up(s);
     mt_engine_drop_object(s->nodes[0].engine, FUNCTION);
     int status = mti_sim_wake(s, 0, s->nodes[0].busy_until_ns);
     return status == MT_OK ? mt_sim_run(s, NEVER) : status;
@@ -418,17 +442,20 @@ int mt_sim_check(const mt_sim *s) {
 
 void mt_sim_result_now(const mt_sim *s, mt_sim_result *out) {
     mt_engine_stats stats = mt_engine_stats_now(s->nodes[0].engine);
+    mt_graph_counts ended = stats.graph;
+    if (s->options.submits_range != 0) ended = (mt_graph_counts){.done = s->items.done, .failed = s->items.failed, .cancelled = s->items.cancelled};
     *out = (mt_sim_result){.start_ns = s->start_ns,
                            .end_ns = s->end_ns,
                            .slots_ns = s->slots_ns,
                            .submitted = s->work.made,
-                           .done = stats.graph.done,
-                           .failed = stats.graph.failed,
-                           .dependency_failed = stats.graph.dependency_failed,
-                           .cancelled = stats.graph.cancelled,
+                           .done = ended.done,
+                           .failed = ended.failed,
+                           .dependency_failed = ended.dependency_failed,
+                           .cancelled = ended.cancelled,
                            .outstanding = stats.outstanding,
                            .work_ns = s->work.work_ns,
                            .useful_ns = s->useful_ns,
+                           .runs = s->runs,
                            .lost = s->lost,
                            .stale_results = stats.stale_results,
                            .nodes_killed = s->nodes_killed,

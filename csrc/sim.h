@@ -32,6 +32,10 @@ typedef struct mt_sim_costs {
     uint64_t take;      /* agent: a task comes in */
     uint64_t forward;   /* agent: a task goes to a lane */
     uint64_t result;    /* agent: a result comes in and goes up */
+    uint64_t cut;       /* agent: a part of a span goes to a lane */
+    uint64_t collect;   /* agent: a part's value comes in */
+    uint64_t byte_join; /* a byte of the values of a span's parts, each time they are put together */
+    uint64_t nap;       /* with shared cores: a sleep, and a look that finds nothing */
     uint64_t wake;      /* agent: a worker that sleeps gets a task */
 } mt_sim_costs;
 
@@ -44,12 +48,17 @@ typedef struct mt_sim_options {
     uint32_t fanout;
     uint32_t frame_bytes; /* of a frame, at most; 256 at least */
     uint32_t sends;       /* frames that a rank may have under way; 0: any number */
+    uint32_t cores;       /* that ranks and script share; 0: each has one of its own */
     uint32_t naps;        /* 0: idle ranks look all the time; 1: as driver.c does */
+    uint64_t nap_late_ns; /* by which a nap is longer than it was meant to be */
     uint64_t bell_ns;     /* from a local event to the look of a sleeping rank */
     uint64_t latency_ns;  /* LogGP: L; o is in the costs of a frame */
     uint64_t byte_ps;     /* G: picoseconds for each byte */
     uint64_t jitter_ppm;  /* each latency grows by an evenly drawn share of at most this many millionths */
+    uint32_t submits_range;      /* 0: a call for each task; 1: map over a range. Only a bag, without spread */
+    uint32_t part_bytes;         /* of a range: the value of a part of n items is so many bytes and n */
     uint64_t submit_call_ns;     /* what the script's thread needs for each task */
+    uint64_t submit_span_ns;     /* the same for each span */
     uint32_t inbox;              /* tasks that wait for the root; then the script does */
     uint64_t worker_overhead_ns; /* of each task */
     uint64_t detect_ns;          /* from a node's death to the news at its parent */
@@ -83,17 +92,18 @@ typedef struct mt_sim_result {
     uint64_t start_ns; /* submission of the first task */
     uint64_t end_ns;   /* the last task has ended; 0: not yet */
     uint64_t slots_ns; /* all workers were up */
-    uint64_t submitted, done, failed, dependency_failed, cancelled;
+    uint64_t submitted, done, failed, dependency_failed, cancelled; /* of a range: items */
     uint64_t outstanding;
     uint64_t work_ns;   /* durations of all tasks */
     uint64_t useful_ns; /* of the results that came */
-    uint64_t lost;          /* tasks that died with a lane, of all engines */
+    uint64_t runs;      /* tasks, or parts of a range, that workers have run */
+    uint64_t lost;          /* tasks or parts that died with a lane, of all engines */
     uint64_t stale_results; /* of the root */
     uint64_t nodes_killed, workers_killed;
     uint64_t slots;     /* at the end */
     uint64_t events;
     uint64_t script_blocked_ns; /* the script waited for room */
-    uint64_t most_outstanding; /* tasks that the root held, at most */
+    uint64_t most_outstanding; /* tasks or spans that the root held, at most */
     uint32_t levels;
     uint32_t is_hopeless; /* 1: no worker was left, and the rest was given up */
     uint64_t bucket_ns;   /* of `running` */

@@ -1,9 +1,11 @@
-/* sim_inner.h - what the parts of the simulator share: sim.c (events, network, building, answers) and sim_step.c (the script and a rank's steps). */
+/* sim_inner.h - what the parts of the simulator share: sim.c (events, network, building, answers), sim_script.c (the script) and sim_step.c (a
+ * rank's steps). */
 #ifndef MT_SIM_INNER_H
 #define MT_SIM_INNER_H
 
 #include "bank.h"
 #include "link.h"
+#include "pace.h"
 #include "sim.h"
 
 #define NEVER UINT64_MAX
@@ -11,6 +13,7 @@
 #define FUNCTION_BYTES 512u  /* a small pickled function */
 #define MILLION 1000000u
 #define NO_WORKER UINT32_MAX
+#define SCRIPT UINT32_MAX /* among ranks */
 /* As in driver.c, whose waiting is modelled by `look`. */
 #define SPIN_NS 50000u
 #define BATCH_NAP_NS 50000u
@@ -78,14 +81,26 @@ typedef struct node {
     uint64_t n_arrived;
     loss *losses;
     uint64_t busy_until_ns, wake_at_ns, line_free_ns;
+    uint64_t idle_ns; /* the end of the last step that had something to do: naps grow since */
     uint32_t under_way, said_slots;
     bool is_calm; /* naps are short ones for a while */
     bool has_backlog;
     uint64_t cpu_ns;
-    uint64_t results; /* taken in by its engine until the last step */
+    uint64_t results, joined_bytes; /* of its engine until the last step */
 } node;
 
-enum event_kind { EVENT_STEP, EVENT_FRAME, EVENT_DEATH, EVENT_LOSS };
+/* What a step did, for its price. */
+typedef struct deeds {
+    uint64_t submitted, edges, frames_in, bytes_in, frames_out, bytes_out, tasks_in, tasks_out, results_in, joined_bytes, woken;
+} deeds;
+
+/* A part of the range that has been submitted and has not ended. */
+typedef struct sent_span {
+    mt_task *task; /* with a reference */
+    uint64_t count, submitted_ns;
+} sent_span;
+
+enum event_kind { EVENT_STEP, EVENT_FRAME, EVENT_DEATH, EVENT_LOSS, EVENT_CORE };
 
 typedef struct event {
     uint64_t at_ns;
@@ -112,6 +127,14 @@ struct mt_sim {
     const mt_alloc *alloc;
     mt_sim_options options;
     mt_workload work;
+    mt_pace pace;
+    sent_span spans[MT_PACE_AHEAD];
+    uint32_t n_spans;
+    uint64_t place_free_ns[MT_PACE_AHEAD]; /* of those that are free, from `first_place` on */
+    uint32_t first_place, last_place;      /* where the next span goes, and where the next one to end leaves its place */
+    struct {
+        uint64_t done, failed, cancelled;
+    } items; /* of spans */
     uint64_t random;
     node *nodes;
     uint32_t n_ranks, n_levels;
@@ -124,9 +147,13 @@ struct mt_sim {
     uint64_t n_deaths, death_capacity;
     bool has_started, has_ended, is_settling, is_hopeless;
     uint64_t start_ns, end_ns, slots_ns, put, queued, script_next_ns, script_blocked_ns;
-    uint64_t useful_ns, nodes_killed, workers_killed, most_outstanding;
+    uint64_t runs, useful_ns, nodes_killed, workers_killed, most_outstanding;
     uint64_t lost; /* tasks with their lane, in engines that are dead themselves */
     histogram running;
+    uint32_t *line; /* ranks, and the script, that want a core: a ring of n_ranks + 1 */
+    uint32_t line_first, line_length, cores_busy;
+    uint64_t script_until_ns; /* it has or had a core until then; NEVER: it has one of its own */
+    bool script_waits;        /* for room, without a core */
 };
 
 /* sim_step.c */
@@ -134,11 +161,35 @@ struct mt_sim {
 MT_MUST_CHECK int mti_sim_step(mt_sim *sim, node *x, uint64_t now_ns);
 MT_MUST_CHECK int mti_sim_check_node(const node *x);
 
+/* sim_script.c */
+/* What the script has submitted by now goes into the root's engine. */
+MT_MUST_CHECK int mti_script_submit(mt_sim *sim, node *root, uint64_t now_ns, deeds *did);
+/* When there is more of it; 0: now. */
+uint64_t mti_script_due_ns(const mt_sim *sim);
+/* Whether nobody waits for a result yet. */
+bool mti_script_is_submitting(const mt_sim *sim);
+/* Nothing more is submitted. */
+void mti_script_give_up(mt_sim *sim);
+/* After a step of the root: sees what has ended. */
+void mti_script_look(mt_sim *sim, uint64_t now_ns);
+void mti_script_clean_up(mt_sim *sim);
+
+/* The script puts what it can by now. */
+void mti_script_put(mt_sim *sim, uint64_t now_ns);
+
+/* sim_cores.c: only with shared cores */
+/* A rank has to step, or the script (SCRIPT) goes on: now, or when a core is free. */
+MT_MUST_CHECK int mti_cores_want(mt_sim *sim, uint32_t who, uint64_t now_ns);
+/* Who had a core until now gives it up. */
+MT_MUST_CHECK int mti_cores_on_free(mt_sim *sim, uint32_t who, uint64_t now_ns);
+
 /* sim.c */
 MT_MUST_CHECK int mti_sim_post(mt_sim *sim, event e);
 /* Has a rank's next step be at `at_ns` at the latest. */
 MT_MUST_CHECK int mti_sim_wake(mt_sim *sim, uint32_t rank, uint64_t at_ns);
 /* When a rank that waits sees what happens at `at_ns`. */
 uint64_t mti_sim_look(const mt_sim *sim, const node *x, uint64_t at_ns, bool is_local);
+/* When a rank that waits looks next, whether something has happened or not. */
+uint64_t mti_sim_next_look(const mt_sim *sim, const node *x);
 
 #endif

@@ -1,33 +1,9 @@
-/* The script, and what a rank does in one step. */
+/* What a rank does in one step. */
 #include "sim_inner.h"
 
 #include <string.h>
 
 #include "draw.h"
-
-/* The script has put what it could by `now_ns`; the root takes a batch of it. */
-static uint32_t take_from_script(mt_sim *s, uint64_t now_ns) {
-    if (!s->has_started) return 0;
-    const mt_sim_options *o = &s->options;
-    while (s->put < s->work.total && s->queued < o->inbox && s->script_next_ns <= now_ns) {
-        s->put++;
-        s->queued++;
-        s->script_next_ns += o->submit_call_ns;
-    }
-    uint32_t n = s->queued < MESSAGES_AT_A_TIME ? (uint32_t)s->queued : MESSAGES_AT_A_TIME;
-    bool was_blocked = s->put < s->work.total && s->script_next_ns < now_ns;
-    if (was_blocked) {
-        s->script_blocked_ns += now_ns - s->script_next_ns;
-        s->script_next_ns = now_ns;
-    }
-    s->queued -= n;
-    return n;
-}
-
-static uint64_t script_due_ns(const mt_sim *s) {
-    if (!s->has_started) return NEVER;
-    return s->queued > 0 ? 0 : s->put < s->work.total ? s->script_next_ns : NEVER;
-}
 
 static int start(mt_sim *s, uint64_t now_ns) {
     s->has_started = true;
@@ -41,41 +17,34 @@ static int start(mt_sim *s, uint64_t now_ns) {
         const death *d = &s->deaths[i];
         status = mti_sim_post(s, (event){.at_ns = now_ns + d->after_ns, .rank = d->rank, .detail = d->worker, .kind = EVENT_DEATH});
     }
-    return status;
+    const mt_sim_options *o = &s->options;
+    bool shares = o->cores > 0 && o->submits_range == 0 && o->submit_call_ns > 0 && s->work.total > 0;
+    s->script_until_ns = shares ? now_ns : NEVER;
+    return shares && status == MT_OK ? mti_cores_want(s, SCRIPT, now_ns) : status;
 }
 
 /* ---- one step of a rank ---- */
 
-/* What a step did, for its price. */
-typedef struct deeds {
-    uint64_t submitted, edges, frames_in, bytes_in, frames_out, bytes_out, tasks_in, tasks_out, results_in, woken;
-} deeds;
-
-static int submit(mt_sim *s, node *root, uint64_t now_ns, deeds *did) {
-    uint32_t n = take_from_script(s, now_ns);
-    int status = MT_OK;
-    for (uint32_t i = 0; i < n && status == MT_OK; i++) {
-        mt_task *task = mti_workload_next(&s->work, FUNCTION);
-        if (task == NULL) return MT_E_NOMEM;
-        did->edges += task->n_edges;
-        status = mt_engine_submit(root->engine, task);
-    }
-    did->submitted += n;
-    return status;
+/* A lane of many slots is looked at as by the driver, which naps until then. */
+static uint64_t due_ns(const mt_sim *s, const mt_bank *bank) {
+    if (s->options.one_bank == 0) return mti_bank_due_ns(bank);
+    uint64_t wake_ns = mti_bank_wake_ns(bank);
+    return wake_ns == 0 || wake_ns == NEVER ? wake_ns : wake_ns + s->options.nap_late_ns;
 }
 
-static int look_at_banks(node *x, uint64_t now_ns) {
+static int look_at_banks(mt_sim *s, node *x, uint64_t now_ns) {
     if (x->next_due_ns > now_ns) return MT_OK;
     uint64_t n = 0, next_ns = NEVER;
     int status = MT_OK;
     for (uint32_t i = 0; i < x->n_banks && status == MT_OK; i++) {
         if (x->due_ns[i] <= now_ns) {
             status = mti_bank_step(x->banks[i], x->engine, x->first_bank + i, now_ns, &n);
-            x->due_ns[i] = mti_bank_due_ns(x->banks[i]);
+            x->due_ns[i] = due_ns(s, x->banks[i]);
         }
         if (x->due_ns[i] < next_ns) next_ns = x->due_ns[i];
     }
     x->next_due_ns = next_ns;
+    if (s->has_started) s->runs += n;
     return status;
 }
 
@@ -89,7 +58,7 @@ static int take_record(mt_sim *s, node *x, child *from, const mt_incoming *incom
     if (x == s->nodes) {
         mt_rec_result result;
         memcpy(&result.rec, incoming->data, sizeof result.rec);
-        if (result.rec.kind == MT_KIND_RESULT && result.rec.n == MT_OUTCOME_OK && incoming->size >= sizeof result) {
+        if (s->options.submits_range == 0 && result.rec.kind == MT_KIND_RESULT && result.rec.n == MT_OUTCOME_OK && incoming->size >= sizeof result) {
             memcpy(&result, incoming->data, sizeof result);
             s->useful_ns += result.duration_ns;
         }
@@ -173,8 +142,7 @@ static int tell_slots(mt_sim *s, node *x, uint32_t slots, uint64_t now_ns) {
     if (!s->has_started && (s->slots_ns != 0 || s->options.start_at_once != 0)) return start(s, now_ns);
     if (!mt_engine_is_hopeless(x->engine)) return MT_OK;
     s->is_hopeless = true;
-    s->put = s->work.total;
-    s->queued = 0;
+    mti_script_give_up(s);
     mt_engine_abandon(x->engine);
     return MT_OK;
 }
@@ -210,22 +178,29 @@ static void count_woken(node *x, deeds *did) {
     }
 }
 
-static void begin_tasks(node *x, uint64_t now_ns) {
+static void begin_tasks(const mt_sim *s, node *x, uint64_t now_ns) {
     for (uint32_t k = 0; k < x->n_got; k++) {
         uint32_t i = x->got[k];
         mti_bank_begin(x->banks[i], now_ns);
-        x->due_ns[i] = mti_bank_due_ns(x->banks[i]);
+        x->due_ns[i] = due_ns(s, x->banks[i]);
         if (x->due_ns[i] < x->next_due_ns) x->next_due_ns = x->due_ns[i];
     }
 }
 
-static uint64_t price_ns(mt_sim *s, node *x, const deeds *d) {
+static bool found_nothing(const deeds *d) {
+    return d->frames_in + d->frames_out + d->submitted + d->tasks_in + d->tasks_out + d->results_in == 0;
+}
+
+static uint64_t price_ns(mt_sim *s, node *x, const deeds *d, bool has_slept) {
     const mt_sim_costs *c = &s->options.costs;
     bool is_root = x == s->nodes;
     uint64_t step = c->step + c->lane * (x->n_children + x->n_banks + (is_root ? 0 : 1));
     uint64_t frames = d->frames_in * c->frame_in + d->bytes_in * c->byte_in + d->frames_out * c->frame_out + d->bytes_out * c->byte_out;
-    uint64_t tasks = is_root ? d->submitted * c->submit + d->edges * c->edge + d->tasks_out * c->assign + d->results_in * c->end
-                             : d->tasks_in * c->take + d->tasks_out * c->forward + d->results_in * c->result + d->woken * c->wake;
+    bool is_range = s->options.submits_range != 0;
+    uint64_t out = is_root ? c->assign : is_range ? c->cut : c->forward, in = is_root ? c->end : is_range ? c->collect : c->result;
+    uint64_t tasks = d->submitted * c->submit + d->edges * c->edge + d->tasks_in * c->take + d->tasks_out * out + d->results_in * in + d->woken * c->wake;
+    tasks += d->joined_bytes * c->byte_join;
+    if (has_slept) step = found_nothing(d) ? c->nap : step + c->nap;
     uint64_t cpu_ns = (step + frames + tasks + 999) / 1000;
     mt_sim_level *level = &s->levels[x->depth];
     level->steps++;
@@ -269,7 +244,7 @@ static int ship(mt_sim *s, node *x, uint64_t now_ns) {
 
 /* Whether short naps come before long ones: while lanes have work ahead, or the script does not wait yet. */
 static bool is_calm(const mt_sim *s, const node *x) {
-    if (s->put < s->work.total) return true;
+    if (mti_script_is_submitting(s)) return true;
     return mt_engine_work_ahead_ns(x->engine) > 2 * BATCH_NAP_NS;
 }
 
@@ -279,22 +254,14 @@ static int plan(mt_sim *s, node *x) {
     uint64_t done_ns = x->busy_until_ns;
     if (x->arrived != NULL || x->losses != NULL) return mti_sim_wake(s, rank, done_ns);
     if (s->options.naps != 0) x->is_calm = is_calm(s, x);
-    uint64_t due_ns = rank == 0 ? script_due_ns(s) : x->n_banks > 0 ? x->next_due_ns : NEVER;
+    uint64_t due_ns = rank == 0 ? mti_script_due_ns(s) : x->n_banks > 0 ? x->next_due_ns : NEVER;
     int status = due_ns == NEVER ? MT_OK : mti_sim_wake(s, rank, mti_sim_look(s, x, due_ns, true));
     uint64_t behind_ns = mt_engine_due_ns(x->engine);
     if (behind_ns != NEVER && status == MT_OK) status = mti_sim_wake(s, rank, behind_ns > done_ns ? behind_ns : done_ns);
     bool is_full = s->options.sends > 0 && x->under_way >= s->options.sends; /* then the next arrival wakes it */
     if (status == MT_OK && x->has_backlog && !is_full) status = mti_sim_wake(s, rank, done_ns + FIRST_NAP_NS);
-    return status;
-}
-
-static void see_end(mt_sim *s, uint64_t now_ns) {
-    if (!s->has_started || s->has_ended) return;
-    uint64_t outstanding = mt_engine_stats_now(s->nodes[0].engine).outstanding;
-    if (outstanding > s->most_outstanding) s->most_outstanding = outstanding;
-    if (outstanding > 0 || s->queued > 0 || s->put < s->work.total) return;
-    s->has_ended = true;
-    s->end_ns = now_ns;
+    bool looks = s->options.cores > 0 && s->options.naps != 0 && !s->is_settling; /* in vain, too: that takes a core from others */
+    return looks && status == MT_OK ? mti_sim_wake(s, rank, mti_sim_next_look(s, x)) : status;
 }
 
 int mti_sim_check_node(const node *x) {
@@ -305,15 +272,17 @@ int mti_sim_check_node(const node *x) {
 
 /* The engine's own calls of one step, in the order of driver.c. */
 static int run_engine(mt_sim *s, node *x, uint64_t now_ns, deeds *did) {
-    int status = x == s->nodes ? submit(s, x, now_ns, did) : MT_OK;
+    int status = x == s->nodes ? mti_script_submit(s, x, now_ns, did) : MT_OK;
     if (status == MT_OK) status = take_losses(s, x, true);
-    if (status == MT_OK) status = look_at_banks(x, now_ns);
+    if (status == MT_OK) status = look_at_banks(s, x, now_ns);
     if (status == MT_OK) status = take_frames(s, x, now_ns, did);
     if (status == MT_OK) status = take_losses(s, x, false);
     if (status == MT_OK) status = mt_engine_dispatch(x->engine, now_ns, &did->tasks_out);
     mt_engine_stats stats = mt_engine_stats_now(x->engine);
     did->results_in = stats.results - x->results;
     x->results = stats.results;
+    did->joined_bytes = stats.joined_bytes - x->joined_bytes;
+    x->joined_bytes = stats.joined_bytes;
     if (status == MT_OK) status = tell_slots(s, x, stats.slots, now_ns);
     return status == MT_OK ? send_frames(s, x, did) : status;
 }
@@ -324,10 +293,12 @@ int mti_sim_step(mt_sim *s, node *x, uint64_t now_ns) {
     int status = run_engine(s, x, now_ns, &did);
     if (status != MT_OK) return status;
     count_woken(x, &did);
-    x->busy_until_ns = now_ns + price_ns(s, x, &did);
-    begin_tasks(x, x->busy_until_ns);
+    bool shares = s->options.cores > 0;
+    x->busy_until_ns = now_ns + price_ns(s, x, &did, shares && now_ns > x->busy_until_ns);
+    if (!shares || !found_nothing(&did)) x->idle_ns = x->busy_until_ns;
+    begin_tasks(s, x, x->busy_until_ns);
     status = ship(s, x, x->busy_until_ns);
-    if (x == s->nodes) see_end(s, x->busy_until_ns);
+    if (x == s->nodes) mti_script_look(s, x->busy_until_ns);
     if (status == MT_OK) status = plan(s, x);
     if (status == MT_OK && s->options.check != 0) status = mti_sim_check_node(x);
     return status;

@@ -138,6 +138,7 @@ static mt_blob *join(mt_engine *e, const piece *pieces, uint64_t n) {
     for (uint64_t i = 0; i < n; i++) size += joined_size(&pieces[i]);
     mt_blob *blob = mt_blob_new(e->alloc, size);
     unsigned char *to = blob == NULL ? NULL : blob->data;
+    e->joined_bytes += size;
     for (uint64_t i = 0; to != NULL && i < n; i++) {
         const piece *p = &pieces[i];
         if (p->codec != MT_CODEC_PARTS) {

@@ -109,6 +109,19 @@ mt_task *mti_workload_next(mt_workload *w, uint64_t fn) {
     return task;
 }
 
+mt_task *mti_workload_next_span(mt_workload *w, uint64_t fn, uint64_t count) {
+    const mt_workload_options *o = &w->options;
+    mt_span span = {.first = w->made, .count = count, .losses = o->losses};
+    memcpy(w->args + o->args_bytes - sizeof o->task_us, &o->task_us, sizeof o->task_us);
+    mt_part args[] = {{&span, sizeof span}, {w->args, o->args_bytes}};
+    mt_task_spec spec = {.number = w->made, .fn = fn, .codec = MT_CODEC_MARSHAL | MT_CODEC_SPAN, .n_args = 2, .args = args};
+    mt_task *task = mt_task_new(w->alloc, &spec);
+    if (task == NULL) return NULL;
+    w->made += count;
+    w->work_ns += count * o->task_us * 1000;
+    return task;
+}
+
 int mt_workload_durations(const mt_alloc *alloc, const mt_workload_options *options, uint32_t *out, uint64_t n) {
     mt_workload w;
     int status = mti_workload_init(&w, alloc, options);

@@ -58,5 +58,7 @@ MT_MUST_CHECK int mti_workload_init(mt_workload *workload, const mt_alloc *alloc
 void mti_workload_clean_up(mt_workload *workload);
 /* The next of `total` tasks, of function `fn`, with one reference for the caller; NULL: out of memory. */
 mt_task *mti_workload_next(mt_workload *workload, uint64_t fn);
+/* The next `count` tasks of a bag as one span. */
+mt_task *mti_workload_next_span(mt_workload *workload, uint64_t fn, uint64_t count);
 
 #endif

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from mpitask.errors import ConfigurationError
 from mpitask.sim import costs, explore, plot, text
-from mpitask.sim.model import SHAPES, Job, run
+from mpitask.sim.model import SHAPES, SUBMISSIONS, Job, run
 
 USAGE_ERROR = 2
 PROGRESS_EVERY_S = 5.0
@@ -53,9 +53,16 @@ def _make_parser() -> argparse.ArgumentParser:
     add(
         "--jitter", metavar="X", type=float, default=Job.jitter, help="latencies grow by up to this share (%(default)s)"
     )
-    add("--submit-us", metavar="US", type=float, help="the script's time for each task; 0: all at once (calibrated)")
+    add(
+        "--submit",
+        choices=SUBMISSIONS,
+        default=Job.submit,
+        help="a call for each task, or map(f, range(n)) (%(default)s)",
+    )
+    add("--submit-us", metavar="US", type=float, help="the script's time for each call or span; 0: none (calibrated)")
     add("--worker-overhead-us", metavar="US", type=float, help="a worker's time beside each task (calibrated)")
     add("--bell-us", metavar="US", type=float, help="until a sleeping rank runs (calibrated)")
+    add("--cores", metavar="N", type=int, help="cores that all ranks and the script share (a core for each)")
     add("--no-naps", dest="naps", action="store_false", help="idle ranks look all the time (--progress spin)")
     add(
         "--one-lane", action="store_true", help="one lane with many slots for each node, instead of one for each worker"

@@ -32,7 +32,9 @@ BACKLOG_ROUNDS = 8
 SHORT_NS, BACKLOG_NS = 1_000, 600_000
 """What workers say that a task took: short ones go down in batches, of the others no more than the rings hold."""
 SMALL_ARGS, LARGE_ARGS = 16, 1016
-SUBMISSIONS = 500
+SMALL_VALUE, LARGE_VALUE = 8, 1016
+SUBMISSIONS, SPANS = 500, 200
+FIRST_NAP_S, TIMER_SLACK_NS = 20e-6, "1000"
 LIBRARY_NS = 500.0
 """What the library needs to send or receive a small message (LogGP: o). Assumed: see docs/simulator.md."""
 PHASES = ("submit", "assign", "take", "forward", "result", "end")
@@ -43,7 +45,14 @@ def _quartile(values: list[float]) -> float:
 
 
 def _rounds(
-    rounds: int, *, batch: int = BATCH, args_bytes: int = SMALL_ARGS, pairs: bool = False, duration_ns: int = SHORT_NS
+    rounds: int,
+    *,
+    batch: int = BATCH,
+    args_bytes: int = SMALL_ARGS,
+    pairs: bool = False,
+    duration_ns: int = SHORT_NS,
+    span: bool = False,
+    value_bytes: int = SMALL_VALUE,
 ) -> dict[str, float]:
     """Nanoseconds for each task in each phase, without the clock's own time; bytes for each task; ns for a look."""
     seen: dict[str, list[float]] = {}
@@ -51,7 +60,7 @@ def _rounds(
     for _ in range(rounds):
         t = ffi.new("mt_timings *")
         tasks = max(batch, TASKS if batch > 1 else TASKS // 4)
-        plan = ffi.new("mt_calibrate_plan *", [tasks, batch, args_bytes, pairs, duration_ns])
+        plan = ffi.new("mt_calibrate_plan *", [tasks, batch, args_bytes, pairs, span, value_bytes, duration_ns])
         check(lib.mt_calibrate(lib.mt_alloc_default(), plan, t), "calibrating")
         for phase in PHASES:
             readings = t.tasks / batch if phase == "submit" else t.frames
@@ -59,6 +68,7 @@ def _rounds(
         seen.setdefault("look", []).append(t.look_ns / t.looks)
         seen.setdefault("bytes_down", []).append(t.bytes_down / t.tasks)
         seen.setdefault("bytes_up", []).append(t.bytes_up / t.tasks)
+        seen.setdefault("joined_bytes", []).append(t.joined_bytes / t.tasks)
     return {name: _quartile(values) for name, values in seen.items()}
 
 
@@ -69,13 +79,30 @@ def _bell(wakes: int) -> tuple[float, float]:
     return _quartile([float(x) for x in ring]), _quartile([float(x) for x in woken if x > 0] or [0.0])
 
 
-def engine_costs(rounds: int = ROUNDS, backlog: int = BACKLOG) -> tuple[dict[str, float], float]:
-    """The engine's costs in nanoseconds, by the names of mt_sim_costs, and until a sleeping thread runs."""
+def _naps(naps: int) -> tuple[float, float]:
+    """Nanoseconds of processor time to fall asleep and to wake up again, and by which a short nap is too long."""
+    slack = Path("/proc/self/timerslack_ns")
+    before = slack.read_text()
+    slack.write_text(TIMER_SLACK_NS)  # as engine threads have it
+    spent, late = [], []
+    for _ in range(naps):
+        began, began_cpu = time.perf_counter_ns(), time.thread_time_ns()
+        time.sleep(FIRST_NAP_S)
+        spent.append(float(time.thread_time_ns() - began_cpu))
+        late.append(time.perf_counter_ns() - began - FIRST_NAP_S * 1e9)
+    slack.write_text(before)
+    return _quartile(spent), _quartile(late)
+
+
+def engine_costs(rounds: int = ROUNDS, backlog: int = BACKLOG) -> tuple[dict[str, float], float, float]:
+    """Nanoseconds: the engine's costs by the names of mt_sim_costs, a thread's wake-up, and how late naps end."""
     lib.mt_keep_freed_memory()  # as every engine does
     many = _rounds(rounds)
     single = _rounds(rounds, batch=1)
     large = _rounds(rounds, args_bytes=LARGE_ARGS)
     paired = _rounds(rounds, pairs=True)
+    parts = _rounds(rounds, span=True)
+    large_parts = _rounds(rounds, span=True, value_bytes=LARGE_VALUE)
     # The root of a large job holds more tasks than its caches: what it does with each is measured in such a state.
     cold = _rounds(BACKLOG_ROUNDS, batch=backlog, duration_ns=BACKLOG_NS)
 
@@ -91,26 +118,36 @@ def engine_costs(rounds: int = ROUNDS, backlog: int = BACKLOG) -> tuple[dict[str
     look = many["look"]
     root = ("submit", "assign", "end")
     edge = 2 * max(0.0, sum(paired[phase] - many[phase] for phase in root))
+    nap_ns, late_ns = _naps(max(20, rounds))
     ring_ns, woken_ns = _bell(max(20, rounds))
     # A batch of one is a frame down, a step of the agent, a frame up and two steps of the root. The agent looks at its
     # lanes when it forwards and when it answers: that is the cost of lanes, not of tasks.
     lanes_ns = fixed("forward", "result")
-    return {
-        "step": max(50.0, min(lanes_ns, 1000.0) / 4),
-        "lane": look,
-        "frame_in": fixed("take") + LIBRARY_NS,
-        "frame_out": fixed("assign") + LIBRARY_NS,
-        "byte_in": byte_in,
-        "byte_out": byte_out,
-        "submit": cold["submit"],
-        "edge": edge,
-        "assign": without_bytes(cold["assign"], byte_out * cold["bytes_down"]),
-        "end": without_bytes(cold["end"], byte_in * cold["bytes_up"]),
-        "take": without_bytes(many["take"], byte_in * many["bytes_down"]),
-        "forward": many["forward"],
-        "result": many["result"],
-        "wake": ring_ns,
-    }, woken_ns
+    return (
+        {
+            "step": max(50.0, min(lanes_ns, 1000.0) / 4),
+            "lane": look,
+            "frame_in": fixed("take") + LIBRARY_NS,
+            "frame_out": fixed("assign") + LIBRARY_NS,
+            "byte_in": byte_in,
+            "byte_out": byte_out,
+            "submit": cold["submit"],
+            "edge": edge,
+            "assign": without_bytes(cold["assign"], byte_out * cold["bytes_down"]),
+            "end": without_bytes(cold["end"], byte_in * cold["bytes_up"]),
+            "take": without_bytes(many["take"], byte_in * many["bytes_down"]),
+            "forward": many["forward"],
+            "result": many["result"],
+            "cut": parts["forward"],
+            "collect": parts["result"],
+            "byte_join": max(0.0, large_parts["result"] - parts["result"])
+            / (large_parts["joined_bytes"] - parts["joined_bytes"]),
+            "nap": nap_ns + 2 * LIBRARY_NS,
+            "wake": ring_ns,
+        },
+        woken_ns,
+        late_ns,
+    )
 
 
 def _cpu_of_children() -> float:
@@ -125,16 +162,18 @@ def _cpu_of_children() -> float:
     return total
 
 
-def python_costs(tasks: int = 20_000) -> tuple[float, float]:
-    """Microseconds of processor time for a submission by the script, and for a task in its worker."""
+def python_costs(tasks: int = 20_000) -> tuple[float, float, float]:
+    """Microseconds of processor time for a call by the script, for a span of `map`, and for a task in its worker."""
 
     @python_app
     def nothing(_: int) -> None: ...
 
-    with load(Config(workers=1)):
+    def nothing_of_a_range(*_: int) -> None: ...
+
+    with load(Config(workers=1)) as engine:
         for future in [nothing(i) for i in range(1000)]:
             future.result()
-        submit, worker = [], []
+        submit, span, worker = [], [], []
         for _ in range(4):
             before = _cpu_of_children()
             for _ in range(tasks // SUBMISSIONS):
@@ -144,7 +183,14 @@ def python_costs(tasks: int = 20_000) -> tuple[float, float]:
                 for future in futures:
                     future.result()
             worker.append((_cpu_of_children() - before) / tasks)
-    return _quartile(submit) * 1e6, min(worker) * 1e6
+        fn_id = engine.function_id(nothing_of_a_range)
+        for _ in range(ROUNDS):
+            began = time.thread_time()
+            futures = [engine.call_span(fn_id, i, 1, (0, 1, "")) for i in range(SPANS)]
+            span.append((time.thread_time() - began) / SPANS)
+            for future in futures:
+                future.result()
+    return _quartile(submit) * 1e6, _quartile(span) * 1e6, min(worker) * 1e6
 
 
 def _machine() -> str:
@@ -161,13 +207,15 @@ def _machine() -> str:
 
 def calibrate(rounds: int = ROUNDS) -> costs.Calibration:
     """Measures everything."""
-    engine_ns, woken_ns = engine_costs(rounds)
-    submit_us, worker_us = python_costs()
+    engine_ns, woken_ns, late_ns = engine_costs(rounds)
+    submit_us, span_us, worker_us = python_costs()
     return costs.Calibration(
         machine=_machine(),
         engine_ns={name: round(engine_ns[name], 4) for name in costs.ENGINE},
         submit_call_us=round(submit_us, 3),
+        submit_span_us=round(span_us, 3),
         worker_overhead_us=round(worker_us, 3),
+        nap_late_us=round(late_ns / 1000, 3),
         bell_us=round(woken_ns / 1000, 3),
         notes={
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
@@ -189,7 +237,7 @@ def main(argv: Sequence[str]) -> int:
     costs.write(calibration, options.out)
     for name in costs.ENGINE:
         print(f"{name:10s} {calibration.engine_ns[name]:10.3f} ns")
-    for name in ("submit_call_us", "worker_overhead_us", "bell_us"):
+    for name in ("submit_call_us", "submit_span_us", "worker_overhead_us", "nap_late_us", "bell_us"):
         print(f"{name:20s} {getattr(calibration, name):8.3f}")
     print(f"written to {options.out}", file=sys.stderr)
     return 0

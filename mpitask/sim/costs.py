@@ -25,6 +25,10 @@ ENGINE = (
     "take",
     "forward",
     "result",
+    "cut",
+    "collect",
+    "byte_join",
+    "nap",
     "wake",
 )
 """Names of mt_sim_costs; csrc/sim.h says what each is."""
@@ -38,7 +42,9 @@ class Calibration:
         machine: where it was measured.
         engine_ns: nanoseconds of the engine thread, by the names of ENGINE.
         submit_call_us: what a script needs to submit a task from Python.
+        submit_span_us: the same for a span of `map`.
         worker_overhead_us: what a worker process needs for each task beyond the task itself.
+        nap_late_us: by which a nap is longer than it was meant to be.
         bell_us: until a sleeping engine thread runs after its bell.
         notes: for people.
     """
@@ -46,7 +52,9 @@ class Calibration:
     machine: str
     engine_ns: dict[str, float]
     submit_call_us: float
+    submit_span_us: float
     worker_overhead_us: float
+    nap_late_us: float
     bell_us: float
     notes: dict[str, Any] = dataclasses.field(default_factory=dict)
 

@@ -25,7 +25,7 @@ def _options(rng: random.Random, seed: int) -> dict[str, Any]:
     per_node = rng.choice([1, 2, 5])
     nodes = rng.choice([1, 1, 2, 3, 6, 14])
     shape = rng.choice(list(SHAPES.values()))
-    return {
+    options: dict[str, Any] = {
         "seed": seed,
         "nodes": nodes,
         "per_node": per_node,
@@ -59,6 +59,10 @@ def _options(rng: random.Random, seed: int) -> dict[str, Any]:
             "losses": rng.choice([0, 1, 255]),
         },
     }
+    if rng.random() < 0.3:
+        options |= {"submits_range": 1, "part_bytes": rng.choice([0, 36]), "submit_span_ns": rng.choice([0, 30_000])}
+        options["work"] |= {"shape": lib.MT_SHAPE_BAG, "spread_ppm": 0}
+    return options | {"cores": rng.choice([0, 0, 1, 3])}
 
 
 def _plan_deaths(rng: random.Random, sim: Any, options: dict[str, Any]) -> None:

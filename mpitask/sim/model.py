@@ -24,9 +24,13 @@ SHAPES = {
     "imbalance": lib.MT_SHAPE_IMBALANCE,
     "loguniform": lib.MT_SHAPE_LOGUNIFORM,
 }
+SUBMISSIONS = ("calls", "range")
+PART_BYTES = 36
+"""What the value of a span's part is made of beside a byte for each None."""
 EVENTS_AT_A_TIME = 200_000
 MAX_TASK_S = 1000.0
 MAX_WORKERS = 1 << 24
+MAX_CORES = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,8 +50,10 @@ class Job:
         latency_us: of the network, one way (LogGP: L).
         bandwidth_gb: of the network, in 10^9 bytes per second (LogGP: 1 / G).
         jitter: each message takes up to this share of the latency longer.
-        submit_us: what the script needs to submit a task; None: as calibrated; 0: everything is submitted at once.
+        submit: "calls", one for each task, or "range": `map` over a range, whose spans the engines cut.
+        submit_us: what the script needs for a call or a span; None: as calibrated; 0: nothing.
         worker_overhead_us: what a worker needs for each task beyond the task itself.
+        cores: that the ranks of the job and the script share; None: each has a core of its own.
         naps: idle ranks sleep as the real ones do; False: they look all the time.
         bell_us: until a sleeping rank runs after its bell.
         one_lane: each node has one lane with many slots instead of a lane for each worker.
@@ -69,8 +75,10 @@ class Job:
     latency_us: float = 2.0
     bandwidth_gb: float = 25.0
     jitter: float = 0.1
+    submit: str = "calls"
     submit_us: float | None = None
     worker_overhead_us: float | None = None
+    cores: int | None = None
     naps: bool = True
     bell_us: float | None = None
     one_lane: bool = False
@@ -101,12 +109,18 @@ class Job:
         bounds |= {
             name: (0, 1e6) for name in ("submit_us", "worker_overhead_us", "bell_us") if getattr(self, name) is not None
         }
+        if self.cores is not None:
+            bounds["cores"] = (1, MAX_CORES)
         for name, (low, high) in bounds.items():
             value = getattr(self, name)
             if not low <= value <= high:
                 raise ConfigurationError(f"{name} = {value}: must lie between {low:g} and {high:g}")
         if self.shape not in SHAPES:
             raise ConfigurationError(f"shape = {self.shape!r}: must be one of {', '.join(SHAPES)}")
+        if self.submit not in SUBMISSIONS:
+            raise ConfigurationError(f"submit = {self.submit!r}: must be one of {', '.join(SUBMISSIONS)}")
+        if self.submit == "range" and (self.shape != "bag" or self.spread > 0):
+            raise ConfigurationError('submit = "range": its items take equally long: shape "bag", spread 0')
 
     @property
     def nodes(self) -> int:
@@ -126,12 +140,17 @@ def _options(job: Job, calibration: Calibration) -> dict[str, Any]:
         "one_bank": job.one_lane,
         "fanout": job.fanout,
         "frame_bytes": job.frame_kb * 1024,
+        "cores": job.cores or 0,
         "naps": job.naps,
+        "nap_late_ns": ns(None, calibration.nap_late_us),
         "bell_ns": ns(job.bell_us, calibration.bell_us),
         "latency_ns": ns(job.latency_us, 0),
         "byte_ps": round(1000 / job.bandwidth_gb),
         "jitter_ppm": round(job.jitter * 1e6),
+        "submits_range": job.submit == "range",
+        "part_bytes": PART_BYTES,
         "submit_call_ns": ns(job.submit_us, calibration.submit_call_us),
+        "submit_span_ns": ns(job.submit_us, calibration.submit_span_us),
         "inbox": 1 << 14,
         "worker_overhead_ns": ns(job.worker_overhead_us, calibration.worker_overhead_us),
         "detect_ns": round(job.detect_ms * 1e6),
@@ -234,7 +253,7 @@ def _report(job: Job, calibration: Calibration, result: Any, levels: list[Any]) 
     capacity_ns = job.workers * makespan_ns
     done = result.useful_ns / capacity_ns if capacity_ns else 0.0
     overhead_us = calibration.worker_overhead_us if job.worker_overhead_us is None else job.worker_overhead_us
-    overhead = result.done * overhead_us * 1e3
+    overhead = (result.runs if job.submit == "range" else result.done) * overhead_us * 1e3
     ranks_ns = [level.ranks * makespan_ns for level in levels]
     relays = [level for level in levels[1:] if level.ranks]
     return {

@@ -11,11 +11,12 @@ from mpitask.sim import calibrate, costs
 
 @pytest.mark.timeout(180)
 def test_engine_costs_are_of_the_right_order() -> None:
-    engine_ns, bell_ns = calibrate.engine_costs(rounds=2, backlog=4096)
+    engine_ns, bell_ns, late_ns = calibrate.engine_costs(rounds=2, backlog=4096)
     assert set(engine_ns) == set(costs.ENGINE)
     assert all(value >= 0 for value in engine_ns.values())
     assert 5 < engine_ns["end"] < 1_000_000
     assert bell_ns >= 0
+    assert 0 <= late_ns < 1e9
 
 
 def test_a_file_is_read_as_it_was_written(tmp_path: Path) -> None:

@@ -1,0 +1,175 @@
+"""Simulated maps over ranges: hand arithmetic, deaths, and the script's policy against the class that ships."""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+import types
+from typing import Any
+
+import pytest
+
+from mpitask import bulk
+from mpitask.errors import ConfigurationError
+from mpitask.native import ffi, lib
+from mpitask.sim import Job, run, shipped
+
+
+def simulate(workers: int, **options: Any) -> dict[str, Any]:
+    quiet = {"submit": "range", "submit_us": 0.0, "worker_overhead_us": 0.0}
+    return run(Job(workers=workers, **(quiet | options)), shipped())
+
+
+def test_items_run_in_waves() -> None:
+    """8 items of 1 s on 4 workers: two waves."""
+    report = simulate(4, per_node=4, tasks_per_worker=2)
+    assert 2.0 <= report["makespan_s"] < 2.02
+    assert report["efficiency"] == pytest.approx(8 / (4 * report["makespan_s"]), abs=1e-5)
+    assert report["tasks_per_s"] == pytest.approx(8 / report["makespan_s"], rel=1e-5)
+    assert report["tasks"]["submitted"] == report["tasks"]["done"] == 8
+    assert report["levels"][0]["tasks_in"] == 2  # spans: each of an item for each worker
+
+
+def test_an_item_takes_two_latencies_and_what_the_script_takes() -> None:
+    """One worker, one item: the script's time does not count before the first span, the message's way does, twice."""
+    latency_us = 5000.0
+    report = simulate(1, per_node=1, tasks_per_worker=1, latency_us=latency_us, jitter=0, naps=False, submit_us=7000)
+    assert report["makespan_s"] == pytest.approx(1 + 2 * latency_us / 1e6, rel=1e-4)
+
+
+def test_the_script_is_woken_twice_before_it_submits_more() -> None:
+    """Three spans of one item are under way; the fourth is submitted when the first has ended, so a late bell shows."""
+    options: dict[str, Any] = {"per_node": 1, "tasks_per_worker": 4, "latency_us": 0, "jitter": 0, "naps": False}
+    options["task_seconds"] = 0.5
+    early_us = 2e5  # two of them are less than the two items that the worker has left
+    assert simulate(1, bell_us=early_us, **options)["makespan_s"] == pytest.approx(2, rel=1e-3)
+    late_us = 7.5e5  # two of them are 1.5 s: for 1 s of them the worker has items
+    assert simulate(1, bell_us=late_us, **options)["makespan_s"] == pytest.approx(2.5, rel=1e-3)
+
+
+def test_short_items_go_in_parts_of_many() -> None:
+    """20,000 items of 1 ms on 4 workers: parts are of about 30 ms, and a part of k items takes k times as long."""
+    report = simulate(4, per_node=2, tasks_per_worker=5000, task_seconds=0.001)
+    assert report["makespan_s"] == pytest.approx(5, rel=0.02)
+    assert report["tasks"]["done"] == 20_000
+    parts = sum(level["tasks_out"] for level in report["levels"][1:])
+    assert 20_000 / 30 < parts < 20_000 / 10
+
+
+def test_values_of_parts_take_time_to_put_together() -> None:
+    """A second for each byte of values: 4 parts of 36 + 1 bytes with heads of 24, padded to 64, are joined at the node,
+    and again at the root, in the root's thread."""
+    from mpitask.sim.costs import Calibration
+
+    slow = shipped().as_dict()
+    slow["engine_ns"]["byte_join"] = 1e6
+    report = run(
+        Job(workers=4, per_node=4, tasks_per_worker=1, submit="range", submit_us=0.0, worker_overhead_us=0.0),
+        Calibration(**slow),
+    )
+    assert report["makespan_s"] == pytest.approx(1 + 2 * 4 * 64 * 1e-3, rel=1e-2)
+
+
+def test_workers_need_time_for_each_part() -> None:
+    """Items of 1 s are parts of their own, so each pays the overhead; those of 1 ms share it."""
+    long = simulate(4, per_node=4, tasks_per_worker=5, worker_overhead_us=1e6)
+    assert long["efficiency"] == pytest.approx(0.5, abs=0.02)
+    assert long["time"]["workers"]["overhead"] == pytest.approx(0.5, abs=0.02)
+    short = simulate(4, per_node=4, tasks_per_worker=5000, task_seconds=0.001, worker_overhead_us=1000)
+    assert short["efficiency"] > 0.9
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_dead_nodes_cost_work_but_no_item(seed: int) -> None:
+    report = simulate(128, per_node=8, fanout=4, tasks_per_worker=5, kill_nodes=3, losses=255, seed=seed)
+    tasks = report["tasks"]
+    assert report["nodes_killed"] >= 3
+    assert tasks["done"] == tasks["submitted"] == 640
+    assert tasks["attempts_lost"] > 0
+    assert report["efficiency"] < 1
+
+
+def test_without_further_attempts_spans_fail_as_wholes() -> None:
+    """The first three spans have an item for each worker; a dead node fails all of them that it had items of."""
+    report = simulate(128, per_node=8, tasks_per_worker=5, kill_nodes=3, losses=0)
+    tasks = report["tasks"]
+    assert tasks["failed"] > 0
+    assert tasks["done"] + tasks["failed"] == tasks["submitted"] == 640
+    assert report["efficiency"] == pytest.approx(tasks["done"] / (128 * report["makespan_s"]), rel=1e-4)
+
+
+def test_when_all_are_dead_the_rest_is_given_up() -> None:
+    report = simulate(8, per_node=4, tasks_per_worker=100, kill_nodes=2)
+    assert report["hopeless"]
+    assert sum(report["tasks"][name] for name in ("done", "failed", "cancelled")) == report["tasks"]["submitted"] < 800
+
+
+def test_the_same_seed_gives_the_same_numbers() -> None:
+    options: dict[str, Any] = {"per_node": 4, "jitter": 1.0, "kill_nodes": 2, "tasks_per_worker": 50, "fanout": 3}
+
+    def play(seed: int) -> str:
+        report = simulate(64, seed=seed, task_seconds=0.01, **options)
+        return json.dumps({name: value for name, value in report.items() if name != "wall"})
+
+    assert play(7) == play(7) != play(8)
+
+
+def test_items_have_one_duration() -> None:
+    with pytest.raises(ConfigurationError, match='shape "bag"'):
+        simulate(8, shape="chain")
+    with pytest.raises(ConfigurationError, match="spread 0"):
+        simulate(8, spread=0.5)
+    with pytest.raises(ConfigurationError, match="calls, range"):
+        simulate(8, submit="both")
+
+
+class FakeEngine:
+    """What the class that feeds maps over ranges wants of an engine: remembers the spans."""
+
+    def __init__(self, workers: int) -> None:
+        self.max_workers = workers
+        self.spans: list[tuple[int, int]] = []
+
+    def function_id(self, _: object) -> int:
+        return 1
+
+    def call_span(self, _call: int, first: int, count: int, _args: Any, **_: Any) -> int:
+        self.spans.append((first, count))
+        return len(self.spans) - 1
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_spans_are_as_long_as_those_of_map(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = random.Random(seed)
+    total, workers = rng.choice([1, 1000, 10**6, 10**9]), rng.choice([1, 7, 1000, 10**6])
+    now, sizes = [rng.choice([0.0, 1e3])], dict[int, int]()
+    module: Any = sys.modules[bulk._Spans.__module__]
+    pieces: Any = sys.modules[bulk._Piece.__module__]
+    clock = types.SimpleNamespace(monotonic=lambda: now[0])
+    monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(pieces, "time", clock)
+    monkeypatch.setattr(module, "result_bytes", lambda number: sizes[number])
+    engine: Any = FakeEngine(workers)
+    work = bulk._Spans(engine, print, bulk._Formula(0, 1, ""), total, "auto")
+    assert work.ahead == lib.MT_PACE_AHEAD
+    pace = ffi.new("mt_pace *", {"left": total})
+    running: list[tuple[Any, float]] = []
+    item_s, item_bytes = 10 ** rng.uniform(-9, 1), rng.choice([0, 1, 300, 10**5])
+    for _ in range(60):
+        if len(running) < work.ahead:
+            engine.max_workers = rng.choice([workers, max(1, workers // 2)])
+            piece = work.submit(None)
+            taken = lib.mt_pace_take(pace, engine.max_workers)
+            assert taken == (0 if piece is None else piece.stop - piece.first)
+            if piece is not None:
+                running.append((piece, now[0]))
+        if running and (len(running) == work.ahead or rng.random() < 0.5):
+            piece, submitted_s = running.pop(rng.randrange(len(running)))
+            count = piece.stop - piece.first
+            now[0] += rng.choice([0.0, 1e-5, count * item_s / workers * rng.uniform(0.5, 2)])
+            sizes[piece.future] = count * item_bytes + rng.choice([0, 36])
+            work.learn(piece, piece.future)
+            lib.mt_pace_learn(pace, count, submitted_s, now[0], sizes[piece.future])
+        now[0] += rng.choice([0.0, 1e-4, 0.1])
+    assert engine.spans
