@@ -1,7 +1,7 @@
 /* pace.h - how many items of a range go into the next span.
  *
- * Role: what mpitask/bulk.py decides for `map` over a range, for simulated scripts: the first spans have an item for each worker, later ones a
- * quarter of a second of work of all workers, by how fast spans have ended. A test holds it to the Python class.
+ * Role: `map` over a range, and scripts in virtual time that call it. The first spans have an item (or a chunk) for each worker, later ones are
+ * a quarter of a second of work of all workers, by how fast spans have ended: results arrive several times a second.
  * Thread rule: one owner thread.
  */
 #ifndef MT_PACE_H
@@ -11,16 +11,17 @@
 
 /* cffi:begin */
 
-#define MT_PACE_AHEAD 3 /* spans that are under way at a time */
+#define MT_PACE_AHEAD 3 /* spans that are under way at a time: while one ends, the next are cut, and the script takes its time */
 
 typedef struct mt_pace {
-    uint64_t left;   /* items that are in no span yet */
+    uint64_t left;   /* items that are in no span yet; less than 2^63 */
+    uint64_t chunk;  /* a span but the last has whole chunks of so many items; 1 to 2^31 - 1 */
     uint64_t wanted; /* in a span; 0: nothing is known yet */
     double items, seconds; /* what has been done in what time, fading */
     double last_end_s;
 } mt_pace;
 
-/* Takes the items of the next span: 0 when none is left. */
+/* Takes the items of the next span, at least a chunk for each worker, or some would have nothing: 0 when none is left. */
 MT_EXPORT uint64_t mt_pace_take(mt_pace *pace, uint64_t workers);
 /* A span of `count` items, submitted at `submitted_s`, has ended at `now_s` with a value of `bytes`. */
 MT_EXPORT void mt_pace_learn(mt_pace *pace, uint64_t count, double submitted_s, double now_s, uint64_t bytes);

@@ -223,12 +223,16 @@ int mt_sched_push_job(mt_sched *sched, const mt_ready *ready, bool first) {
     return status;
 }
 
+/* What goes ahead of the workers cannot be given back once it is cut; the longer it takes, the less of it has to lie there, for messages
+ * and looks take no longer. */
+static inline bool is_long(uint64_t unit_ns) { return unit_ns > CHUNK_NS; }
+
 static inline bool has_credit(const lane *l, const demand *d) {
     if (d->priority < l->floor) return false;
     if (l->booked > 0 && l->booked_bytes + d->bytes > l->limits.max_bytes) return false;
     if (l->units < l->limits.slots) return true;
     if (d->mean_ns == 0 || l->overdue) return false;
-    if (d->what == ITEMS) return l->units < 2 * (uint64_t)l->limits.slots;
+    if (d->what == ITEMS) return l->units < l->limits.slots + (is_long(d->cost_ns) ? ((uint64_t)l->limits.slots + 7) / 8 : l->limits.slots);
     if (l->units >= (uint64_t)l->limits.slots * l->limits.max_ahead) return false;
     return l->booked_ns + d->cost_ns <= l->limits.horizon_ns * l->limits.slots;
 }
@@ -239,15 +243,18 @@ static bool asks_as_much(const demand *a, const demand *b) {
     return a->what == b->what && a->cost_ns >= b->cost_ns && a->bytes >= b->bytes && a->priority <= b->priority && (a->mean_ns == 0 || b->mean_ns != 0);
 }
 
-static demand demand_of(const mt_sched *sched, const mt_ready_job *job, int32_t priority) {
-    uint64_t mean_ns = sched->classes[job->class_index].mean_ns;
-    if (job->items > 0) return (demand){ITEMS, mean_ns, 0, job->bytes, priority};
-    return (demand){ONE_THING, mean_ns, mean_ns == 0 ? UNKNOWN_NS : mean_ns, job->bytes, priority};
-}
-
 static uint64_t times(uint64_t n, uint64_t each_ns) {
     if (each_ns != 0 && n > MAX_COST_NS / each_ns) return MAX_COST_NS;
     return n * each_ns;
+}
+
+/* How long a worker is busy with what it gets of a job's items at a time; at least. */
+static uint64_t unit_of(const mt_ready_job *job, uint64_t mean_ns) { return times(job->chunk == 0 ? 1 : job->chunk, mean_ns); }
+
+static demand demand_of(const mt_sched *sched, const mt_ready_job *job, int32_t priority) {
+    uint64_t mean_ns = sched->classes[job->class_index].mean_ns;
+    if (job->items > 0) return (demand){ITEMS, mean_ns, unit_of(job, mean_ns), job->bytes, priority};
+    return (demand){ONE_THING, mean_ns, mean_ns == 0 ? UNKNOWN_NS : mean_ns, job->bytes, priority};
 }
 
 static uint64_t share_of(uint64_t items, uint64_t part, uint64_t whole) {
@@ -260,7 +267,8 @@ static void fit(const mt_sched *sched, const lane *l, const mt_ready_job *job, u
     uint64_t all = (uint64_t)sched->slots + (l->is_up ? l->limits.slots : 0);
     uint64_t slots = l->limits.cuts ? l->limits.slots : 1, chunk = job->chunk;
     if (chunk == 0) chunk = mean_ns == 0 || mean_ns > CHUNK_NS ? 1 : CHUNK_NS / mean_ns;
-    uint64_t units = slots > 1 ? slots / 2 : 1;
+    uint64_t units = slots / (is_long(unit_of(job, mean_ns)) ? 16 : 2);
+    if (units == 0) units = 1;
     uint64_t items = job->items / units < chunk ? job->items : units * chunk;
     if (sched->ready.count == 1 && all > slots) {
         uint64_t step = job->chunk != 0 ? chunk : mean_ns == 0 ? 1 : LEAST_CHUNK_NS / mean_ns;

@@ -205,7 +205,7 @@ static int build(mt_sim *s) {
     const mt_sim_options *o = &s->options;
     int status = mti_workload_init(&s->work, s->alloc, &o->work);
     if (status != MT_OK) return status;
-    s->pace.left = s->work.total;
+    s->pace = (mt_pace){.left = s->work.total, .chunk = 1};
     s->nodes = mti_get_zeroed(s->alloc, s->n_ranks, sizeof(node));
     s->levels = mti_get_zeroed(s->alloc, s->n_levels, sizeof(mt_sim_level));
     s->line = mti_get_zeroed(s->alloc, s->n_ranks + 1u, sizeof *s->line);

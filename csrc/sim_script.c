@@ -1,8 +1,9 @@
 /* The script of a simulated job: what it submits, and when. */
+#include "sim_inner.h"
+
 #include <string.h>
 
 #include "frames.h"
-#include "sim_inner.h"
 
 static double seconds(const mt_sim *s, uint64_t at_ns) { return (double)(at_ns - s->start_ns) / 1e9; }
 

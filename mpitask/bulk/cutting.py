@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, Protocol
@@ -17,18 +18,14 @@ from mpitask.bulk.calls import CallChunk, CallSpan, CombineParts, Star, packs, u
 from mpitask.bulk.formula import Formula, is_array
 from mpitask.engine import Engine
 from mpitask.futures import Future, result_bytes
+from mpitask.native import ffi, lib
 
 _CHUNK_S = 0.03
 """Work in a chunk: overheads of a task (10 us) vanish in it, and a worker's last chunk does not hold the others up."""
 _FIRST_ITEMS = 16
 _MOST_ITEMS = 1 << 20
 _AHEAD = 3  # chunks for each worker: one that runs, one that waits at it, one under way
-_SPAN_S = 0.25
-"""Work of all workers in a span: results arrive several times a second."""
-_SPANS_AHEAD = 3  # while one ends, the next are cut, and the script takes its time
-_SPAN_BYTES = 64 << 20  # of results in a span, at most
 _MOST_CHUNK = (1 << 31) - 1
-_GROWTH = 16  # a span has so many times the items of the one before, at most
 
 
 class Piece:
@@ -148,7 +145,7 @@ class _Chunks:
 class _Spans:
     """Items of a formula. A task gets as many as all workers together compute in a quarter of a second."""
 
-    ahead = _SPANS_AHEAD
+    ahead = lib.MT_PACE_AHEAD
 
     def __init__(
         self, engine: Engine, fn: Callable[..., Any], formula: Formula, total: int, chunk: int | Literal["auto"]
@@ -157,37 +154,31 @@ class _Spans:
         self._engine, self._fn, self._formula = engine, fn, formula
         self._chunk = 0 if chunk == "auto" else min(chunk, _MOST_CHUNK)
         self._calls: dict[int, tuple[CallSpan, int, int]] = {}  # by the id of `op`
-        self._left = total
+        self._pace = ffi.new("mt_pace *", {"left": total, "chunk": self._chunk or 1})
+        self._lock = threading.Lock()  # of the pace: pieces end in other threads than the one that submits them
         self._next = 0
-        self._wanted = 0  # items; 0: nothing is known yet
-        self._items, self._seconds = 0.0, 0.0  # what has been done in what time, fading
-        self._last_end_s = 0.0
 
     def submit(self, op: Callable[[Any, Any], Any] | None) -> Piece | None:
         """See `Work`."""
-        if self._left == 0:
+        if self._pace.left == 0:
             return None
         if id(op) not in self._calls:
             fn = CallSpan(self._fn, op)
             combine = 0 if op is None else self._engine.combine_id(CombineParts(op))
             self._calls[id(op)] = fn, self._engine.function_id(fn), combine
         _, call, combine = self._calls[id(op)]
-        chunk = self._chunk or 1
-        count = max(self._wanted, self._engine.max_workers * chunk)  # never fewer, or some workers would have nothing
-        count = min(-(-count // chunk) * chunk, self._left)
-        first, self._next, self._left = self._next, self._next + count, self._left - count
+        with self._lock:
+            count = lib.mt_pace_take(self._pace, self._engine.max_workers)
+        first, self._next = self._next, self._next + count
         args = self._formula.args
         future = self._engine.call_span(call, first, count, args, combine=combine, chunk=self._chunk)
         return Piece(first, self._next, future)
 
     def learn(self, piece: Piece, future: Future[Any]) -> None:
         """How many items a second all workers do while they have enough to do."""
-        count, now = piece.stop - piece.first, time.monotonic()
-        self._seconds = self._seconds / 2 + max(now - max(self._last_end_s, piece.submitted_s), 1e-6)
-        self._items = self._items / 2 + count
-        self._last_end_s = now
-        wanted = min(int(self._items / self._seconds * _SPAN_S), _GROWTH * count)
-        self._wanted = min(wanted, int(_SPAN_BYTES * count / max(1, result_bytes(future))))
+        count, now_s = piece.stop - piece.first, time.monotonic()
+        with self._lock:
+            lib.mt_pace_learn(self._pace, count, piece.submitted_s, now_s, result_bytes(future))
 
 
 def make_work(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from random import Random
 
@@ -56,7 +57,7 @@ class Lane:
         if not known or self.overdue:
             return False
         if is_items:
-            return self.units < 2 * self.slots
+            return self.units < self.slots + (math.ceil(self.slots / 8) if cost_ns > CHUNK_NS else self.slots)
         if self.units >= self.slots * self.ahead:
             return False
         return sum(job.cost_ns for job in self.jobs) + cost_ns <= self.horizon_ns * self.slots
@@ -111,7 +112,7 @@ class SchedAgainstModel(RuleBasedStateMachine):
         return [job for lane in self.lanes for job in lane.jobs]
 
     @rule(
-        slots=st.sampled_from([0, 1, 1, 2, 5]),
+        slots=st.sampled_from([0, 1, 1, 2, 5, 40]),
         ahead=st.sampled_from([1, 2, 10]),
         horizon_ns=st.sampled_from([0, 100_000, SECOND]),
         max_bytes=st.sampled_from([0, 1000, 2**40]),
@@ -121,7 +122,7 @@ class SchedAgainstModel(RuleBasedStateMachine):
         assert self.sched.add_lane(slots, ahead, horizon_ns, max_bytes, cuts) == len(self.lanes)
         self.lanes.append(Lane(slots, ahead, horizon_ns, max_bytes, cuts))
 
-    @rule(hint_ns=st.sampled_from([0, 0, 1, 10_000, MILLISECOND]))
+    @rule(hint_ns=st.sampled_from([0, 0, 1, 10_000, MILLISECOND, SECOND]))
     def add_class(self, hint_ns: int) -> None:
         new = self.sched.add_class(hint_ns)
         assert new not in self.classes
@@ -194,7 +195,7 @@ class SchedAgainstModel(RuleBasedStateMachine):
         """Items and units: what the contract says of jobs of items."""
         slots = lane.slots if lane.cuts else 1
         chunk = job.chunk or (max(1, CHUNK_NS // mean_ns) if mean_ns else 1)
-        units = max(1, slots // 2)
+        units = max(1, slots // (16 if (job.chunk or 1) * mean_ns > CHUNK_NS else 2))
         items = min(job.items, units * chunk)
         everybody = sum(each.slots for each in self.lanes)
         if is_last and everybody > slots:
@@ -213,7 +214,7 @@ class SchedAgainstModel(RuleBasedStateMachine):
             return None
         job = self.queues[max(busy)][0]
         mean_ns = self.classes[job.class_index].mean_ns
-        cost_ns = mean_ns or UNKNOWN_NS
+        cost_ns = (job.chunk or 1) * mean_ns if job.items else mean_ns or UNKNOWN_NS
         known = mean_ns != 0
         able = [i for i, lane in enumerate(self.lanes) if lane.has_credit(known, cost_ns, job.size, job.items > 0)]
         if not able:

@@ -1,16 +1,13 @@
-"""Simulated maps over ranges: hand arithmetic, deaths, and the script's policy against the class that ships."""
+"""Simulated maps over ranges: hand arithmetic, deaths, and how long spans are."""
 
 from __future__ import annotations
 
 import json
 import random
-import sys
-import types
 from typing import Any
 
 import pytest
 
-from mpitask import bulk
 from mpitask.errors import ConfigurationError
 from mpitask.native import ffi, lib
 from mpitask.sim import Job, run, shipped
@@ -124,52 +121,51 @@ def test_items_have_one_duration() -> None:
         simulate(8, submit="both")
 
 
-class FakeEngine:
-    """What the class that feeds maps over ranges wants of an engine: remembers the spans."""
+class Pace:
+    """How long spans are, in Python's own numbers."""
 
-    def __init__(self, workers: int) -> None:
-        self.max_workers = workers
-        self.spans: list[tuple[int, int]] = []
+    def __init__(self, total: int, chunk: int) -> None:
+        self.left, self.chunk = total, chunk
+        self.wanted = 0
+        self.items, self.seconds, self.last_end_s = 0.0, 0.0, 0.0
 
-    def function_id(self, _: object) -> int:
-        return 1
+    def take(self, workers: int) -> int:
+        chunks = max(-(-self.wanted // self.chunk), workers)
+        count = min(chunks * self.chunk, self.left)
+        self.left -= count
+        return count
 
-    def call_span(self, _call: int, first: int, count: int, _args: Any, **_: Any) -> int:
-        self.spans.append((first, count))
-        return len(self.spans) - 1
+    def learn(self, count: int, submitted_s: float, now_s: float, size: int) -> None:
+        self.seconds = self.seconds / 2 + max(now_s - max(self.last_end_s, submitted_s), 1e-6)
+        self.items = self.items / 2 + count
+        self.last_end_s = now_s
+        in_a_quarter_of_a_second = int(self.items / self.seconds / 4)
+        self.wanted = min(in_a_quarter_of_a_second, 16 * count, int(2.0**26 * count / max(1, size)), 1 << 62)
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_spans_are_as_long_as_those_of_map(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pace(seed: int) -> None:
     rng = random.Random(seed)
-    total, workers = rng.choice([1, 1000, 10**6, 10**9]), rng.choice([1, 7, 1000, 10**6])
-    now, sizes = [rng.choice([0.0, 1e3])], dict[int, int]()
-    module: Any = sys.modules[bulk._Spans.__module__]
-    pieces: Any = sys.modules[bulk._Piece.__module__]
-    clock = types.SimpleNamespace(monotonic=lambda: now[0])
-    monkeypatch.setattr(module, "time", clock)
-    monkeypatch.setattr(pieces, "time", clock)
-    monkeypatch.setattr(module, "result_bytes", lambda number: sizes[number])
-    engine: Any = FakeEngine(workers)
-    work = bulk._Spans(engine, print, bulk._Formula(0, 1, ""), total, "auto")
-    assert work.ahead == lib.MT_PACE_AHEAD
-    pace = ffi.new("mt_pace *", {"left": total})
-    running: list[tuple[Any, float]] = []
-    item_s, item_bytes = 10 ** rng.uniform(-9, 1), rng.choice([0, 1, 300, 10**5])
-    for _ in range(60):
-        if len(running) < work.ahead:
-            engine.max_workers = rng.choice([workers, max(1, workers // 2)])
-            piece = work.submit(None)
-            taken = lib.mt_pace_take(pace, engine.max_workers)
-            assert taken == (0 if piece is None else piece.stop - piece.first)
-            if piece is not None:
-                running.append((piece, now[0]))
-        if running and (len(running) == work.ahead or rng.random() < 0.5):
-            piece, submitted_s = running.pop(rng.randrange(len(running)))
-            count = piece.stop - piece.first
-            now[0] += rng.choice([0.0, 1e-5, count * item_s / workers * rng.uniform(0.5, 2)])
-            sizes[piece.future] = count * item_bytes + rng.choice([0, 36])
-            work.learn(piece, piece.future)
-            lib.mt_pace_learn(pace, count, submitted_s, now[0], sizes[piece.future])
-        now[0] += rng.choice([0.0, 1e-4, 0.1])
-    assert engine.spans
+    total, workers = rng.choice([1, 1000, 10**6, 10**9, 2**63 - 1]), rng.choice([1, 7, 1000, 10**6])
+    chunk = rng.choice([1, 1, 3, 1000, 2**31 - 1])
+    pace, model = ffi.new("mt_pace *", {"left": total, "chunk": chunk}), Pace(total, chunk)
+    item_s, item_bytes = 10 ** rng.uniform(-12, 1), rng.choice([0, 1, 300, 10**5])
+    running: list[tuple[int, float]] = []
+    now_s, taken = rng.choice([0.0, 1e3]), 0
+    for _ in range(200):
+        if len(running) < lib.MT_PACE_AHEAD and pace.left:
+            there = rng.choice([workers, max(1, workers // 2)])
+            count = lib.mt_pace_take(pace, there)
+            assert count == model.take(there)
+            running.append((count, now_s))
+            taken += count
+        if running and (len(running) == lib.MT_PACE_AHEAD or rng.random() < 0.5):
+            count, submitted_s = running.pop(rng.randrange(len(running)))
+            now_s += rng.choice([0.0, 1e-5, count * item_s / workers * rng.uniform(0.5, 2)])
+            size = min(count * item_bytes + rng.choice([0, 36]), 2**63)
+            lib.mt_pace_learn(pace, count, submitted_s, now_s, size)
+            model.learn(count, submitted_s, now_s, size)
+            assert pace.wanted == pytest.approx(model.wanted, abs=1, rel=1e-12)
+            model.wanted = pace.wanted  # the last bit may differ
+        now_s += rng.choice([0.0, 1e-4, 0.1])
+    assert taken + pace.left == total
