@@ -112,6 +112,7 @@ class Job:
         head = struct.pack("<QQQII", *(spec[name] for name in ("first", "count", "combine", "losses", "chunk")))
         args = ffi.from_buffer(head + struct.pack("<QQQ", spec["number"], spec["fails"], behaviour))
         keep = ffi.new("mt_task *[]", [self.tasks[i] for i in edges])
+        part = ffi.new("mt_part *", {"data": args, "size": len(args)})
         task = lib.mt_task_new(
             self.alloc,
             ffi.new(
@@ -126,7 +127,7 @@ class Job:
                     "n_edges": len(edges),
                     "edges": keep,
                     "n_args": 1,
-                    "args": ffi.new("mt_part *", {"data": args, "size": len(args)}),
+                    "args": part,
                 },
             ),
         )
