@@ -2,7 +2,7 @@
  *
  * Role: `map` over a range, and scripts in virtual time that call it. The first spans have an item (or a chunk) for each worker, later ones are
  * a quarter of a second of work of all workers, by how fast spans have ended: results arrive several times a second.
- * Thread rule: one owner thread.
+ * Thread rule: one thread at a time.
  */
 #ifndef MT_PACE_H
 #define MT_PACE_H

@@ -17,8 +17,10 @@ def check(path: Path) -> None:
     """Finds out before the simulation whether the picture can be drawn.
 
     Raises:
-        ConfigurationError: the kind of picture is unknown, or what draws it is missing.
+        ConfigurationError: the kind of picture is unknown, what draws it is missing, or there is no such directory.
     """
+    if not path.absolute().parent.is_dir():
+        raise ConfigurationError(f"--plot {path}: there is no directory {path.absolute().parent}")
     if path.suffix not in {".png", ".svg"}:
         raise ConfigurationError(f"--plot {path}: the name must end with .png or .svg")
     if path.suffix == ".png" and importlib.util.find_spec("matplotlib") is None:

@@ -178,6 +178,7 @@ def test_one_lane_with_many_slots_for_each_node() -> None:
         (["--workers", "8", "--shape", "circle"], "circle"),
         (["--workers", "8", "--jitter", "nan"], "jitter = nan"),
         (["--workers", "8", "--plot", "x.gif"], ".png or .svg"),
+        (["--workers", "8", "--plot", "/no/such/place/x.svg"], "there is no directory /no/such/place"),
         (["--workers", "8", "--calibration", "/nowhere.json"], "/nowhere.json"),
         ([], "--workers"),
         (["--worker", "8"], "--worker"),
