@@ -37,7 +37,7 @@ class Submission:
         self._driver = driver
         self._lock = threading.Lock()
         self._functions: dict[Callable[..., Any], int] = {}
-        self._capturing: weakref.WeakKeyDictionary[Callable[..., Any], int] = weakref.WeakKeyDictionary()
+        self._fleeting: weakref.WeakKeyDictionary[Callable[..., Any], int] = weakref.WeakKeyDictionary()
         self._captured: dict[int, list[Future[Any]]] = {}  # what functions capture: edges of every call, the last first
         self._runners: dict[int, Runner] = {}  # by thread: those who run tasks while they wait
         self._adopted: weakref.WeakKeyDictionary[concurrent.futures.Future[Any], Future[Any]] = (
@@ -53,10 +53,14 @@ class Submission:
 
     # -- functions --
 
-    def function_id(self, fn: Callable[..., Any]) -> int:
+    def function_id(self, fn: Callable[..., Any], *, fleeting: bool = False) -> int:
         """A function's id at the workers; its code and what it captures are sent as they are at the first call.
 
         The id of a function that captures a shared object is good as long as the function itself is there.
+
+        Args:
+            fn: the function.
+            fleeting: for others, too, the id shall end with the function (for which weak references must exist).
 
         Raises:
             SerializationError: the function cannot be pickled.
@@ -65,27 +69,28 @@ class Submission:
             return self._functions[fn]
         except KeyError:
             pass
-        number = self._capturing.get(fn) if self._capturing and _can_be_weak(fn) else None
+        number = self._fleeting.get(fn) if self._fleeting and _can_be_weak(fn) else None
         if number is not None:
             return number
         captured = _Captured(self)
         data = codec.encode_function(fn, captured)
         with self._lock:
-            known: Any = self._capturing if captured.found and _can_be_weak(fn) else self._functions
+            fleeting = fleeting or bool(captured.found)
+            known: Any = self._fleeting if fleeting and _can_be_weak(fn) else self._functions
             if fn not in known:
                 number = lib.mt_driver_new_object_id(self._driver)
                 status = lib.mt_driver_add_object(self._driver, number, codec.PICKLE, data, len(data))
                 check(status, "registering a function")
                 if captured.found:
                     self._captured[number] = captured.found
-                if known is self._capturing:
+                if known is self._fleeting:
                     weakref.finalize(fn, _drop_function, weakref.ref(self), number).atexit = False
                 known[fn] = number
             return int(known[fn])
 
     def combine_id(self, fn: Callable[[codec.Parts], Any]) -> int:
-        """As `function_id`, for `call_span`; 0: the function captures shared objects, and ranks could not call it."""
-        number = self.function_id(fn)
+        """A fleeting `function_id` for `call_span`; 0: it captures shared objects, and ranks could not call it."""
+        number = self.function_id(fn, fleeting=True)
         return 0 if number in self._captured else number
 
     # -- calls --
@@ -322,7 +327,7 @@ def _can_be_weak(fn: Callable[..., Any]) -> bool:
 
 
 def _drop_function(ref: weakref.ref[Submission], number: int) -> None:
-    """A function that captured shared objects is gone: nobody can call it any more. Any thread, at any time."""
+    """A function is gone: nobody can call it any more. Any thread, at any time."""
     engine = ref()
     if engine is not None:
         engine._captured.pop(number, None)

@@ -123,7 +123,7 @@ class _Chunks:
             return None
         if id(op) not in self._calls:
             fn = CallChunk(self._fn, op)
-            self._calls[id(op)] = fn, self._engine.function_id(fn)
+            self._calls[id(op)] = fn, self._engine.function_id(fn, fleeting=True)
         first, self._next = self._next, self._next + len(items)
         return Piece(first, self._next, self._engine.call(self._calls[id(op)][1], (items,), {}))
 
@@ -153,7 +153,7 @@ class _Spans:
         self.total: int | None = total
         self._engine, self._fn, self._formula = engine, fn, formula
         self._chunk = 0 if chunk == "auto" else min(chunk, _MOST_CHUNK)
-        self._calls: dict[int, tuple[CallSpan, int, int]] = {}  # by the id of `op`
+        self._calls: dict[int, tuple[CallSpan, CombineParts | None, int, int]] = {}  # by the id of `op`
         self._pace = ffi.new("mt_pace *", {"left": total, "chunk": self._chunk or 1})
         self._lock = threading.Lock()  # of the pace: pieces end in other threads than the one that submits them
         self._next = 0
@@ -163,10 +163,10 @@ class _Spans:
         if self._pace.left == 0:
             return None
         if id(op) not in self._calls:
-            fn = CallSpan(self._fn, op)
-            combine = 0 if op is None else self._engine.combine_id(CombineParts(op))
-            self._calls[id(op)] = fn, self._engine.function_id(fn), combine
-        _, call, combine = self._calls[id(op)]
+            fn, combiner = CallSpan(self._fn, op), None if op is None else CombineParts(op)
+            combine = 0 if combiner is None else self._engine.combine_id(combiner)
+            self._calls[id(op)] = fn, combiner, self._engine.function_id(fn, fleeting=True), combine
+        _, _, call, combine = self._calls[id(op)]
         with self._lock:
             count = lib.mt_pace_take(self._pace, self._engine.max_workers)
         first, self._next = self._next, self._next + count

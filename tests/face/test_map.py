@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import functools
+import gc
 import itertools
 import operator
 import os
@@ -351,3 +352,28 @@ def test_items_far_away(engine: mpitask.Engine) -> None:
     assert [f.result(timeout=60) for f in future.futures[200_000:200_003]] == [400_000, 400_002, 400_004]
     with pytest.raises(IndexError):
         future.futures[400_000]
+
+
+def test_maps_leave_nothing_with_the_engine() -> None:
+    """Neither their functions nor what combines stays, however many maps a script makes."""
+    engine = mpitask.current()
+
+    def play() -> None:
+        for items in (range(100), list(range(100))):
+            future = mpitask.map(lambda x: x + 1, items)
+            assert future.result(timeout=60) == list(range(1, 101))
+            assert mpitask.map(lambda x: x + 1, items).reduce(lambda a, b: a + b).result(timeout=60) == 5050
+
+    play()  # what is there for all maps
+    gc.collect()
+    engine.wait(timeout=60)
+    functions, fleeting, deadline = len(engine._functions), len(engine._fleeting), time.monotonic() + 60
+    before = engine.stats()["objects"]
+    for _ in range(5):
+        play()
+    gc.collect()
+    while (engine.stats()["objects"] > before or len(engine._fleeting) > fleeting) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert engine.stats()["objects"] <= before
+    assert len(engine._functions) == functions
+    assert len(engine._fleeting) <= fleeting
