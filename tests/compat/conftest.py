@@ -9,5 +9,8 @@ SHORT = ("hello", "retries")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if "tests/compat/" in str(item.path) and not any(f"[{name}-plain" in item.nodeid for name in SHORT):
+        is_script = item.path.name == "test_parsl_scripts.py" and not any(
+            f"[{name}-plain" in item.nodeid for name in SHORT
+        )
+        if is_script or item.nodeid.endswith("test_an_unchanged_kernel_runs_on_it[job]"):
             item.add_marker(pytest.mark.long)
