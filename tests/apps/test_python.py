@@ -189,7 +189,7 @@ def test_defaults_in_the_signature(tmp_path: Path) -> None:
 
     @python_app
     def tell(word: str, stdout: str = out, outputs: Any = made, walltime: float = 60) -> Any:
-        print(word)
+        print(word, end=" ")  # in one write: both may write at the same time
         outputs[0] = None
         return walltime
 

@@ -16,7 +16,7 @@ import pytest
 
 from mpitask.native import ffi, lib
 
-SHORT_SEEDS, LONG_SEEDS = range(int(os.environ.get("MPITASK_SEEDS", "250"))), range(500, 10_500)
+SHORT_SEEDS, LONG_SEEDS = range(int(os.environ.get("MPITASK_SEEDS", "150"))), range(500, 10_500)
 FUNCTIONS = 3
 INLINE_LIMIT = 4096
 PARTS_HEAD = 24

@@ -24,8 +24,12 @@ def test_hello(launcher: Launcher) -> None:
 
 
 def test_montecarlo(launcher: Launcher, mpich: MpiStack) -> None:
-    assert launcher.run(EXAMPLES / "montecarlo.py").out == "0.3636\n"
     assert launcher.run(EXAMPLES / "montecarlo.py", n=3, mpi=mpich).out == "0.3636\n"
+
+
+@pytest.mark.long
+def test_montecarlo_without_mpi(launcher: Launcher) -> None:
+    assert launcher.run(EXAMPLES / "montecarlo.py").out == "0.3636\n"
 
 
 @pytest.mark.writes

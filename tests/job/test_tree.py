@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shlex
@@ -129,17 +130,19 @@ def test_pretended_nodes(launcher: Launcher, mpi: MpiStack, dealt: str, fanout: 
 
 
 @pytest.fixture(scope="module")
-def ssh() -> Iterator[str]:
+def ssh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Hosts n0, n1, n2 for the tests of this module; gives the program that reaches them."""
     if not CLUSTER:
         pytest.skip("MPITASK_TEST_CLUSTER is not set: no command that makes several hosts on this machine")
-    done = subprocess.run([*CLUSTER, "up", str(N_NODES)], capture_output=True, text=True, timeout=60, check=False)
-    try:
-        if done.returncode != 0:
-            pytest.fail(f"{CLUSTER[-1]} makes no hosts here: {done.stderr.strip()}")
-        yield str(Path(done.stdout.split()[-1]).parent / "ssh")
-    finally:
-        subprocess.run([*CLUSTER, "down"], capture_output=True, timeout=60, check=False)
+    with (tmp_path_factory.getbasetemp().parent / "hosts.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another process of the same test run may be using them
+        done = subprocess.run([*CLUSTER, "up", str(N_NODES)], capture_output=True, text=True, timeout=100, check=False)
+        try:
+            if done.returncode != 0:
+                pytest.fail(f"{CLUSTER[-1]} makes no hosts here: {done.stderr.strip()}")
+            yield str(Path(done.stdout.split()[-1]).parent / "ssh")
+        finally:
+            subprocess.run([*CLUSTER, "down"], capture_output=True, timeout=100, check=False)
 
 
 def start_words(mpi: MpiStack, ssh: str, dealt: str) -> list[str]:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from graphs import (
+from graph_handles import (
     ASSIGNED,
     CANCELLED,
     DEPENDENCY_FAILED,

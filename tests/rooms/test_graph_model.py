@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from graphs import (
+from graph_handles import (
     ASSIGNED,
     CANCELLED,
     DEPENDENCY_FAILED,
