@@ -29,7 +29,7 @@ typedef struct lane {
     int64_t recall_below;         /* while `recalling`: the priority of the RECALL */
     bool recalling;               /* a RECALL is not answered yet */
     uint32_t recalling_for;       /* the lane that wants them; NO_LANE: this engine itself */
-    uint64_t patience_ns;         /* how long after a RECALL in vain the next one may follow */
+    uint64_t patience_ns;         /* how long after a RECALL in vain the next one may follow, if it is for idle slots */
     uint64_t owed;                /* jobs that the lane has recalled and not got yet */
     uint32_t given;               /* those that it got since its last RECALL */
     uint32_t asked;               /* lanes that were asked on its behalf */

@@ -230,7 +230,7 @@ int mti_engine_recall(mt_engine *e, uint64_t *out_n) {
         int64_t below = l->link->recall != NULL && l->overtaking > wanted ? l->overtaking : wanted;
         if (!may_recall(e, i, below)) continue;
         if (l->quiet_since_ns == 0) l->quiet_since_ns = e->now_ns;
-        if (e->now_ns < l->recalled_ns + l->patience_ns) {
+        if (below == ANY_PRIORITY && e->now_ns < l->recalled_ns + l->patience_ns) { /* what is urgent does not wait for that */
             if (l->recalled_ns + l->patience_ns < e->due_ns) e->due_ns = l->recalled_ns + l->patience_ns;
             continue;
         }
