@@ -269,7 +269,8 @@ int mt_engine_dispatch(mt_engine *e, uint64_t now_ns, uint64_t *out_n) {
     uint64_t recalls = 0;
     if (status == MT_OK) status = mti_engine_recall(e, &recalls);
     *out_n += recalls;
-    return status == MT_OK && recalls > 0 ? mti_engine_send_ready(e, out_n) : status;
+    if (status == MT_OK && recalls > 0) status = mti_engine_send_ready(e, out_n);
+    return status == MT_OK ? mti_engine_say_idle(e) : status;
 }
 
 uint64_t mt_engine_due_ns(const mt_engine *e) { return e->due_ns; }
@@ -286,15 +287,15 @@ static int on_result(mt_engine *e, uint32_t lane_index, const mt_incoming *incom
         return MT_OK;
     }
     lane *from = &e->lanes[lane_index];
-    if (how.head.rec.n == MT_OUTCOME_RETURNED) return mti_engine_come_back(e, job);
+    how.bytes = (mt_part){(const unsigned char *)incoming->data + sizeof how.head, incoming->size - sizeof how.head};
+    how.owner = incoming->blob;
+    if (how.head.rec.n == MT_OUTCOME_RETURNED) return mti_engine_come_back(e, job, &how.bytes);
     from->finished++;
     from->patience_ns = 0;
     mt_assignment booking = mti_engine_booking_of(job);
     mti_engine_lane_remove(e, from, job);
     bool teaches = booking.items == 0 || how.head.rec.n == MT_OUTCOME_OK; /* else it has not come to all its items */
     mt_sched_done(e->sched, &booking, teaches ? how.head.duration_ns : 0);
-    how.bytes = (mt_part){(const unsigned char *)incoming->data + sizeof how.head, incoming->size - sizeof how.head};
-    how.owner = incoming->blob;
     return mti_engine_end_job(e, job, &how);
 }
 
@@ -306,7 +307,9 @@ int mt_engine_from_lane(mt_engine *e, uint32_t lane_index, const mt_incoming *in
     memcpy(&rec, incoming->data, sizeof rec);
     switch (rec.kind) {
         case MT_KIND_RESULT: return on_result(e, lane_index, incoming);
-        case MT_KIND_TASK: return mti_engine_on_task(e, lane_index, incoming);
+        case MT_KIND_TASK:
+            if (lane_index == e->up) e->said_idle = 0, e->idle_since_ns = 0;
+            return mti_engine_on_task(e, lane_index, incoming);
         case MT_KIND_OBJECT: return mti_engine_on_object(e, lane_index, incoming);
         case MT_KIND_DROP: mti_engine_on_drop(e, lane_index, rec.id); return MT_OK;
         case MT_KIND_HELLO:
@@ -322,6 +325,7 @@ int mt_engine_from_lane(mt_engine *e, uint32_t lane_index, const mt_incoming *in
             if (from->role == MT_ROLE_WORKER) return mti_engine_on_worker_slots(e, lane_index, &rec);
             mt_sched_set_slots(e->sched, lane_index, rec.n);
             return MT_OK;
+        case MT_KIND_IDLE: mt_sched_set_hungry(e->sched, lane_index, rec.n); return MT_OK;
         case MT_KIND_RECALL: return mti_engine_on_recall(e, lane_index, incoming);
         case MT_KIND_RECALLED: return mti_engine_on_recalled(e, from, rec.n);
         case MT_KIND_STOP: e->stop_mode = (int)rec.n; return MT_OK;

@@ -113,6 +113,8 @@ struct mt_engine {
     uint32_t told_total; /* the slots that lanes were last told of */
     bool has_untold;     /* a lane has begun to submit */
     bool said_hello;
+    uint32_t said_idle; /* since the last task from above */
+    uint64_t idle_since_ns; /* slots that were not said to be idle have nothing to do; 0: there are none */
     int stop_mode;
     char host[HOST_SIZE];
 };
@@ -142,6 +144,13 @@ static inline bool is_undivided(const mt_job *job) {
     return p->values == NULL && p->count == p->of->head.count;
 }
 
+/* Whether the job, or its last items, can go back to its origin: a span can only lose its end. */
+static inline bool is_returnable(const mt_job *job) {
+    if (job->kind != JOB_PART) return true;
+    const span_part *p = (const span_part *)(const void *)job;
+    return p->values == NULL && p->first + p->count == p->of->head.first + p->of->head.count;
+}
+
 /* engine.c */
 void mti_engine_lane_append(mt_engine *engine, lane *l, mt_job *job);
 /* The job is on no lane from now on. */
@@ -168,7 +177,11 @@ bool mti_engine_begin_part(mt_engine *engine, span_part *part);
 MT_MUST_CHECK int mti_engine_cut_part(mt_engine *engine, span_part *rest, uint64_t items, span_part **out_front);
 /* A part that is on no lane is ready again, before others. */
 MT_MUST_CHECK int mti_engine_put_back_part(mt_engine *engine, span_part *part);
-/* As mti_engine_end_job; MT_OUTCOME_RETURNED: the whole goes back to where it came from. */
+/* The last items of a part that is on no lane and not ready, but returnable, go back to where it came from: so many units at most. `*out_units`: how many it were. */
+MT_MUST_CHECK int mti_engine_give_up_part(mt_engine *engine, span_part *part, uint64_t units, uint64_t *out_units);
+/* A lane has given back the last items of a part; the others go on there. MT_E_RECORD: it has not so many. */
+MT_MUST_CHECK int mti_engine_shorten_part(mt_engine *engine, span_part *part, uint64_t items);
+/* As mti_engine_end_job. */
 MT_MUST_CHECK int mti_engine_end_part(mt_engine *engine, span_part *part, const ending *how);
 /* As mti_engine_orphan, for the spans of that lane. */
 void mti_engine_orphan_spans(mt_engine *engine, uint32_t origin);
@@ -180,7 +193,9 @@ MT_MUST_CHECK int mti_engine_check_spans(const mt_engine *engine, uint64_t *out_
 MT_MUST_CHECK int mti_engine_on_task(mt_engine *engine, uint32_t origin, const mt_incoming *incoming);
 MT_MUST_CHECK int mti_engine_on_object(mt_engine *engine, uint32_t origin, const mt_incoming *incoming);
 void mti_engine_on_drop(mt_engine *engine, uint32_t origin, uint64_t id);
-/* Tells where it came from; frees it. */
+/* Sends a RESULT to where it came from, if somebody is left there. */
+MT_MUST_CHECK int mti_engine_tell_origin(mt_engine *engine, const errand *errand, const ending *how);
+/* The same, and frees it. */
 MT_MUST_CHECK int mti_engine_end_errand(mt_engine *engine, errand *errand, const ending *how);
 void mti_engine_free_errand(mt_engine *engine, errand *errand);
 /* Nobody is left to want what came from this lane: what is not on a lane is dropped, of the rest the results; objects are let go. */
@@ -210,9 +225,13 @@ MT_MUST_CHECK int mti_engine_on_recall(mt_engine *engine, uint32_t origin, const
 MT_MUST_CHECK int mti_engine_on_recalled(mt_engine *engine, lane *l, uint32_t n);
 /* A worker says how many tasks it runs at a time now, from which priority on. */
 MT_MUST_CHECK int mti_engine_on_worker_slots(mt_engine *engine, uint32_t lane_index, const mt_rec *rec);
+/* Slots of all lanes that have nothing to do. */
+uint64_t mti_engine_idle(const mt_engine *engine);
+/* Tells the parent of slots that it cannot know to be idle. */
+MT_MUST_CHECK int mti_engine_say_idle(mt_engine *engine);
 /* A lane is lost: it neither gives back nor wants anything. */
 MT_MUST_CHECK int mti_engine_end_recalls(mt_engine *engine, uint32_t lane_index);
-/* A lane has given this job back. */
-MT_MUST_CHECK int mti_engine_come_back(mt_engine *engine, mt_job *job);
+/* A lane has given this job back, or, of a part, so many of its last items. */
+MT_MUST_CHECK int mti_engine_come_back(mt_engine *engine, mt_job *job, const mt_part *value);
 
 #endif

@@ -68,17 +68,19 @@ int mti_engine_on_task(mt_engine *e, uint32_t origin, const mt_incoming *incomin
     return MT_E_RECORD;
 }
 
+int mti_engine_tell_origin(mt_engine *e, const errand *errand, const ending *how) {
+    if (errand->origin == NO_LANE) return MT_OK;
+    mt_rec_result head = how->head;
+    head.rec.id = errand->origin_id;
+    head.rec.size = sizeof head + how->bytes.size;
+    head.rec.kind = MT_KIND_RESULT;
+    mt_part parts[2] = {{&head, sizeof head}, how->bytes};
+    return mti_link_send(e->lanes[errand->origin].link, parts, 2, how->owner);
+}
+
 int mti_engine_end_errand(mt_engine *e, errand *errand, const ending *how) {
     let_go(e, errand);
-    int status = MT_OK;
-    if (errand->origin != NO_LANE) {
-        mt_rec_result head = how->head;
-        head.rec.id = errand->origin_id;
-        head.rec.size = sizeof head + how->bytes.size;
-        head.rec.kind = MT_KIND_RESULT;
-        mt_part parts[2] = {{&head, sizeof head}, how->bytes};
-        status = mti_link_send(e->lanes[errand->origin].link, parts, 2, how->owner);
-    }
+    int status = mti_engine_tell_origin(e, errand, how);
     mti_engine_free_errand(e, errand);
     return status;
 }

@@ -21,6 +21,7 @@ static const mt_kind_row kinds[MT_KIND_COUNT] = {
     [MT_KIND_RESUME] = {"RESUME", MT_ROLE_PARENT, MT_ROLE_WORKER, 0, sizeof(mt_rec)},
     [MT_KIND_RECALL] = {"RECALL", ALL, MT_ROLE_PARENT | MT_ROLE_CHILD, MT_KIND_RECALLED, sizeof(mt_rec_recall)},
     [MT_KIND_RECALLED] = {"RECALLED", MT_ROLE_PARENT | MT_ROLE_CHILD, ALL, 0, sizeof(mt_rec)},
+    [MT_KIND_IDLE] = {"IDLE", MT_ROLE_CHILD, MT_ROLE_PARENT, 0, sizeof(mt_rec)},
 };
 
 const mt_kind_row *mt_kind(uint32_t kind) {
@@ -74,6 +75,8 @@ int mt_record_check(const void *record, uint64_t size, uint32_t sender) {
     if (is_mapped && size != sizeof rec + sizeof(mt_where)) return MT_E_RECORD;
     uint32_t last_outcome = sender == MT_ROLE_WORKER ? MT_OUTCOME_CANCELLED : MT_OUTCOME_RETURNED;
     if (rec.kind == MT_KIND_RESULT && rec.n > last_outcome) return MT_E_RECORD;
+    bool is_returned = rec.kind == MT_KIND_RESULT && rec.n == MT_OUTCOME_RETURNED && size > sizeof(mt_rec_result);
+    if (is_returned && size != sizeof(mt_rec_result) + sizeof(uint64_t)) return MT_E_RECORD;
     return MT_OK;
 }
 

@@ -41,7 +41,7 @@
 #define MT_OUTCOME_ERROR 1     /* the function raised; the value is the pickled exception */
 #define MT_OUTCOME_LOST 2      /* its worker or rank died; codec MT_CODEC_LOST */
 #define MT_OUTCOME_CANCELLED 3 /* dropped before it ran */
-#define MT_OUTCOME_RETURNED 4  /* not begun and given back after a RECALL */
+#define MT_OUTCOME_RETURNED 4  /* not begun and given back after a RECALL. Value of a span: a uint64_t, how many of its last items; the others go on */
 
 /* Kinds of records. Each row of mt_kind_table says who sends it to whom and which kind answers it. */
 #define MT_KIND_TASK 1   /* both ways: run this. n: number of edges. Upwards: a sub-task, or one that there is no slot for here */
@@ -59,7 +59,8 @@
 #define MT_KIND_RESUME 12 /* engine -> worker: tasks from here on were sent after the recall */
 #define MT_KIND_RECALL 13 /* by the sender of tasks: give back up to n that have not begun. Body: mt_rec_recall */
 #define MT_KIND_RECALLED 14 /* what could be given back has been, as RESULTs; n of them */
-#define MT_KIND_COUNT 15
+#define MT_KIND_IDLE 15 /* upwards: n worker slots have nothing to do, though the parts sent to me would fill them: some have not ended that are nearly done */
+#define MT_KIND_COUNT 16
 
 #define MT_HELLO_MAPS 1 /* flags of a worker's HELLO: it can map its engine's memory */
 

@@ -80,6 +80,7 @@ int mti_ready_push(mt_ready_jobs *ready, int32_t priority, const mt_ready_job *j
     }
     l->count++;
     ready->count++;
+    ready->units += mti_ready_units(job);
     return MT_OK;
 }
 
@@ -94,14 +95,15 @@ void mti_ready_close_gap(mt_ready_level *l, uint64_t at) {
 
 void mti_ready_forget(mt_ready_jobs *ready) {
     for (uint64_t i = 0; i < ready->n_levels; i++) ready->levels[i].count = 0;
-    ready->count = 0;
+    ready->count = ready->units = 0;
 }
 
 int mti_ready_check(const mt_ready_jobs *ready) {
-    uint64_t count = 0;
+    uint64_t count = 0, units = 0;
     for (uint64_t i = 0; i < ready->n_levels; i++) {
         count += ready->levels[i].count;
+        for (uint64_t k = 0; k < ready->levels[i].count; k++) units += mti_ready_units(mti_ready_at(&ready->levels[i], k));
         if (i > 0 && ready->levels[i - 1].priority <= ready->levels[i].priority) return MT_E_RECORD;
     }
-    return count == ready->count ? MT_OK : MT_E_RECORD;
+    return count == ready->count && units == ready->units ? MT_OK : MT_E_RECORD;
 }

@@ -1,7 +1,7 @@
 /* ready.h - the jobs that are ready, in the order in which they are to go.
  *
  * Role: the higher priority first, the older one first within it: a deque for each priority. Where a job may go is the scheduler's matter.
- * Invariants: `count` is the sum over the levels, whose priorities fall.
+ * Invariants: `count` is the sum over the levels, whose priorities fall; `units` is that of all jobs.
  * Thread rule: one owner thread.
  */
 #ifndef MT_READY_H
@@ -19,6 +19,11 @@ typedef struct mt_ready_job {
     uint32_t stays : 1;
 } mt_ready_job;
 
+/* How many slots the job could fill at a time; at least. */
+static inline uint64_t mti_ready_units(const mt_ready_job *job) {
+    return job->items == 0 ? 1 : job->items / (job->chunk == 0 ? 1 : job->chunk) + (job->chunk > 1 && job->items % job->chunk != 0);
+}
+
 /* Jobs of one priority. */
 typedef struct mt_ready_level {
     int32_t priority;
@@ -33,6 +38,7 @@ typedef struct mt_ready_jobs {
     mt_ready_level *levels; /* empty ones stay, there are few */
     uint64_t n_levels, level_capacity;
     uint64_t count;
+    uint64_t units; /* wraps when there are more than 2^64 */
 } mt_ready_jobs;
 
 void mti_ready_init(mt_ready_jobs *ready, const mt_alloc *alloc);
@@ -58,6 +64,7 @@ static inline mt_ready_job *mti_ready_at(const mt_ready_level *level, uint64_t a
 
 /* Takes a job out. */
 static inline void mti_ready_take(mt_ready_jobs *ready, mt_ready_level *level, uint64_t at) {
+    ready->units -= mti_ready_units(mti_ready_at(level, at));
     if (at == 0) {
         level->first = (level->first + 1) & (level->capacity - 1);
     } else {

@@ -7,6 +7,10 @@
  * pay: taking a job back costs as much as sending it. */
 #define RECALL_LOAD_NS 1000000u
 #define OVERDUE_NS 2000000u
+/* A child is silent about idle slots for so long, and for so much of the time of an item: when all slots end at about the same time, tasks for them are
+ * under way, and what was sent in addition would wait. */
+#define HUNGRY_NS 2000000u
+#define HUNGRY_SHARE 64u
 /* Who can give nothing back is asked less and less often: else a child that has cut all it has is asked again with each of its answers. */
 #define SHORT_PATIENCE_NS 100000u
 #define LONG_PATIENCE_NS 50000000u
@@ -73,27 +77,28 @@ static bool may_recall(const mt_engine *e, uint32_t lane_index, int64_t below) {
 /* Whether jobs that `origin` can have back are among those of a lane. Without sub-tasks the only origin is the parent. */
 static bool has_jobs_from(const mt_engine *e, uint32_t lane_index, uint32_t origin) {
     for (uint32_t at = e->lanes[lane_index].last_job; at != NO_JOB; at = job_at(e, at)->before) {
-        if (origin_of(job_at(e, at)) == origin && is_undivided(job_at(e, at))) return true;
+        if (origin_of(job_at(e, at)) == origin && is_returnable(job_at(e, at))) return true;
     }
     return false;
 }
 
-static int give_up(mt_engine *e, mt_job *job) {
+static int give_up(mt_engine *e, mt_job *job, lane *to) {
+    uint64_t units = 1;
     ending how = {.head = {.rec = {.n = MT_OUTCOME_RETURNED}}};
-    lane *to = &e->lanes[origin_of(job)];
-    to->owed--;
-    to->given++;
-    return mti_engine_end_job(e, job, &how);
+    int status = job->kind == JOB_PART ? mti_engine_give_up_part(e, part_of(job), to->owed, &units) : mti_engine_end_job(e, job, &how);
+    to->owed -= units;
+    to->given += (uint32_t)units;
+    return status;
 }
 
 static int give_up_ready(mt_engine *e, uint32_t origin) {
-    const lane *to = &e->lanes[origin];
+    lane *to = &e->lanes[origin];
     int status = MT_OK;
     uint64_t key;
     while (to->owed > 0 && status == MT_OK &&
            mt_sched_take_last(e->sched, origin, to->owed_floor, to->owed_below, &key) == MT_OK) {
         mt_job *job = mt_table_find(e->jobs, key);
-        if (job != NULL) status = give_up(e, job);
+        if (job != NULL) status = give_up(e, job, to);
     }
     return status;
 }
@@ -133,17 +138,19 @@ int mti_engine_on_recall(mt_engine *e, uint32_t origin, const mt_incoming *incom
     return status == MT_OK && to->asked == 0 ? say_recalled(to) : status;
 }
 
-int mti_engine_come_back(mt_engine *e, mt_job *job) {
+int mti_engine_come_back(mt_engine *e, mt_job *job, const mt_part *value) {
     e->recalled++;
     uint32_t origin = origin_of(job);
-    const lane *to = origin == NO_LANE ? NULL : &e->lanes[origin];
-    bool is_owed = to != NULL && to->owed > 0 && job->priority >= to->owed_floor && job->priority < to->owed_below &&
-                   is_undivided(job);
-    if (!is_owed) return put_back(e, job);
-    mt_assignment booking = mti_engine_booking_of(job);
-    mti_engine_lane_remove(e, &e->lanes[job->lane], job);
-    mt_sched_return(e->sched, &booking);
-    return give_up(e, job);
+    int status;
+    if (value->size == 0) {
+        status = put_back(e, job);
+    } else {
+        uint64_t items;
+        if (job->kind != JOB_PART) return MT_E_RECORD;
+        memcpy(&items, value->data, sizeof items);
+        status = mti_engine_shorten_part(e, part_of(job), items);
+    }
+    return status == MT_OK && origin != NO_LANE ? give_up_ready(e, origin) : status;
 }
 
 int mti_engine_on_recalled(mt_engine *e, lane *l, uint32_t n) {
@@ -185,6 +192,43 @@ int mti_engine_on_worker_slots(mt_engine *e, uint32_t lane_index, const mt_rec *
     return status;
 }
 
+uint64_t mti_engine_idle(const mt_engine *e) {
+    uint64_t idle = 0;
+    for (uint32_t i = 0; i < e->n_lanes; i++) idle += i == e->up ? 0 : mt_sched_idle(e->sched, i);
+    return idle;
+}
+
+/* How long to be silent; 0: for ever. */
+static uint64_t hungry_after_ns(const mt_engine *e) {
+    uint64_t after_ns = 0;
+    for (const mt_node *node = e->spans.next; node != &e->spans; node = node->next) {
+        const span *s = (const span *)(const void *)node;
+        if (s->whole->kind != JOB_ERRAND || origin_of(s->whole) != e->up) continue;
+        uint64_t share_ns = mt_sched_expect(e->sched, s->parts->job.class_index) / HUNGRY_SHARE;
+        if (after_ns < HUNGRY_NS) after_ns = HUNGRY_NS;
+        if (after_ns < share_ns) after_ns = share_ns;
+    }
+    return after_ns;
+}
+
+int mti_engine_say_idle(mt_engine *e) {
+    if (e->up == NO_LANE) return MT_OK;
+    uint64_t idle = mti_engine_idle(e);
+    uint64_t after_ns = idle > e->said_idle && mt_sched_ready(e->sched) == 0 ? hungry_after_ns(e) : 0;
+    if (after_ns == 0) {
+        e->idle_since_ns = 0;
+        return MT_OK;
+    }
+    if (e->idle_since_ns == 0) e->idle_since_ns = e->now_ns;
+    uint64_t at_ns = e->idle_since_ns + after_ns;
+    if (e->now_ns < at_ns) {
+        if (at_ns < e->due_ns) e->due_ns = at_ns;
+        return MT_OK;
+    }
+    e->said_idle = idle < UINT32_MAX ? (uint32_t)idle : UINT32_MAX;
+    return mti_engine_send_head(e->lanes[e->up].link, MT_KIND_IDLE, 0, e->said_idle);
+}
+
 /* Slots here that have nothing to do take back what was sent up, if it is something that they may run. */
 static int recall_from_above(mt_engine *e, uint64_t idle, uint64_t *out_n) {
     if (e->up == NO_LANE || idle == 0 || !may_recall(e, e->up, ANY_PRIORITY)) return MT_OK;
@@ -214,9 +258,8 @@ static int recall_from_above(mt_engine *e, uint64_t idle, uint64_t *out_n) {
  * child sorts what it gets by itself). */
 int mti_engine_recall(mt_engine *e, uint64_t *out_n) {
     int32_t priority = 0;
-    uint64_t urgent = 0, idle = 0;
+    uint64_t urgent = 0, idle = mti_engine_idle(e);
     int64_t wanted = NOBODY;
-    for (uint32_t i = 0; i < e->n_lanes; i++) idle += i == e->up ? 0 : mt_sched_idle(e->sched, i);
     int status = recall_from_above(e, idle, out_n);
     if (mt_sched_first_priority(e->sched, &priority, &urgent) == MT_OK) {
         wanted = priority;

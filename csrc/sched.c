@@ -1,5 +1,6 @@
 #include "sched.h"
 
+#include "classes.h"
 #include "ready.h"
 
 /* What a job costs its lane beyond the function itself; keeps the booked work of empty functions above zero. */
@@ -11,10 +12,11 @@
 #define CHUNK_NS 30000000u
 /* Towards the end it gets less, but not less than this. */
 #define LEAST_CHUNK_NS 4000000u
-/* Few items fade too. */
-#define FRACTION 64u
-/* More than any job takes; sums of it do not overflow. */
-#define MAX_COST_NS ((uint64_t)1 << 53)
+/* Of a lane's slots; in a row of many lanes differences below that do not count. */
+#define SHARES 1024u
+/* What goes ahead of the workers cannot be given back once it is cut; the longer it takes, the less of it has to lie there, for messages and looks take
+ * no longer. */
+#define LONG_AHEAD (SHARES / 8)
 
 typedef struct lane {
     mt_lane_limits limits;
@@ -23,6 +25,7 @@ typedef struct lane {
     uint64_t booked_ns;
     uint64_t booked_bytes;
     uint64_t queued; /* ready jobs that came from here */
+    uint32_t hungry; /* slots that have nothing to do though the units booked would fill them */
     int32_t floor;
     bool is_up;
     uint32_t heap_at; /* NOT_IN_HEAP: no slots, or no credit for what was last refused */
@@ -36,16 +39,10 @@ typedef struct demand {
     uint64_t cost_ns; /* of one thing */
     uint64_t bytes;
     int32_t priority;
+    uint32_t ahead; /* of items, units that a lane may have beyond its slots: so many SHARES of these */
 } demand;
 
-static const demand NOTHING = {NOTHING_AT_ALL, 1, 0, 0, INT32_MAX};
-
-typedef struct class_row {
-    uint64_t mean_ns; /* 0: unknown */
-    uint64_t items, items_ns; /* what was measured of jobs of items, fading; `items` in FRACTIONs */
-    bool measured;
-    bool used;
-} class_row;
+static const demand NOTHING = {NOTHING_AT_ALL, 1, 0, 0, INT32_MAX, 0};
 
 struct mt_sched {
     const mt_alloc *alloc;
@@ -54,10 +51,9 @@ struct mt_sched {
     uint64_t n_lanes, lane_capacity;
     uint32_t *heap; /* lanes that may have credit, by booked work for each slot */
     uint64_t heap_size, heap_capacity;
-    class_row *classes;
-    uint64_t n_classes, class_capacity;
+    mt_classes classes;
     demand refused; /* lanes with slots that are not in the heap have no credit for it */
-    uint32_t slots;
+    uint32_t slots; /* of all lanes but the way up */
 };
 
 mt_sched *mt_sched_new(const mt_alloc *alloc) {
@@ -65,6 +61,7 @@ mt_sched *mt_sched_new(const mt_alloc *alloc) {
     if (sched == NULL) return NULL;
     sched->alloc = alloc;
     mti_ready_init(&sched->ready, alloc);
+    sched->classes.alloc = alloc;
     sched->refused = NOTHING;
     return sched;
 }
@@ -74,7 +71,7 @@ void mt_sched_destroy(mt_sched *sched) {
     mti_ready_clean_up(&sched->ready);
     mt_put(sched->alloc, sched->lanes);
     mt_put(sched->alloc, sched->heap);
-    mt_put(sched->alloc, sched->classes);
+    mt_put(sched->alloc, sched->classes.rows);
     mt_put(sched->alloc, sched);
 }
 
@@ -168,39 +165,26 @@ void mt_sched_set_slots(mt_sched *sched, uint32_t lane_index, uint32_t slots) {
     lane *l = &sched->lanes[lane_index];
     if (!l->is_up) sched->slots = sched->slots - l->limits.slots + slots;
     l->limits.slots = slots;
+    l->hungry = 0;
     heap_refresh(sched, lane_index);
 }
 
 void mt_sched_clear_lane(mt_sched *sched, uint32_t lane_index) {
     lane *l = &sched->lanes[lane_index];
     l->booked = l->units = l->booked_ns = l->booked_bytes = 0;
+    l->hungry = 0;
     l->overdue = false;
     heap_refresh(sched, lane_index);
 }
 
-int mt_sched_add_class(mt_sched *sched, uint32_t *out_class) {
-    uint64_t index = 0;
-    while (index < sched->n_classes && sched->classes[index].used) index++;
-    if (index == sched->n_classes) {
-        int status = mti_grow(sched->alloc, (void **)&sched->classes, sched->n_classes, &sched->class_capacity,
-                              sched->n_classes + 1, sizeof *sched->classes);
-        if (status != MT_OK) return status;
-        sched->n_classes++;
-    }
-    sched->classes[index] = (class_row){.used = true};
-    *out_class = (uint32_t)index;
-    return MT_OK;
-}
+int mt_sched_add_class(mt_sched *sched, uint32_t *out_class) { return mti_classes_add(&sched->classes, out_class); }
 
-void mt_sched_drop_class(mt_sched *sched, uint32_t class_index) { sched->classes[class_index].used = false; }
+void mt_sched_drop_class(mt_sched *sched, uint32_t class_index) { sched->classes.rows[class_index].used = false; }
 
-uint64_t mt_sched_expect(const mt_sched *sched, uint32_t class_index) {
-    return sched->classes[class_index].mean_ns;
-}
+uint64_t mt_sched_expect(const mt_sched *sched, uint32_t class_index) { return sched->classes.rows[class_index].mean_ns; }
 
 void mt_sched_hint(mt_sched *sched, uint32_t class_index, uint64_t duration_ns) {
-    class_row *c = &sched->classes[class_index];
-    if (!c->measured) c->mean_ns = duration_ns;
+    mti_classes_hint(&sched->classes, class_index, duration_ns);
 }
 
 /* ---- ready jobs ---- */
@@ -223,16 +207,26 @@ int mt_sched_push_job(mt_sched *sched, const mt_ready *ready, bool first) {
     return status;
 }
 
-/* What goes ahead of the workers cannot be given back once it is cut; the longer it takes, the less of it has to lie there, for messages
- * and looks take no longer. */
 static inline bool is_long(uint64_t unit_ns) { return unit_ns > CHUNK_NS; }
+
+/* Units of a job's items that a lane may have. A worker gets no long item ahead: it would wait for longer than a message takes. */
+static inline uint64_t most_units(const lane *l, const demand *d) {
+    uint64_t ahead = (uint64_t)l->limits.slots * d->ahead + (l->limits.cuts || !is_long(d->cost_ns) ? SHARES - 1 : 0);
+    return l->limits.slots + ahead / SHARES;
+}
+
+/* How many more it may have. */
+static inline uint64_t room_of(const lane *l, const demand *d) {
+    uint64_t most = most_units(l, d);
+    return most > l->units + l->hungry ? most - l->units : l->hungry;
+}
 
 static inline bool has_credit(const lane *l, const demand *d) {
     if (d->priority < l->floor) return false;
     if (l->booked > 0 && l->booked_bytes + d->bytes > l->limits.max_bytes) return false;
-    if (l->units < l->limits.slots) return true;
+    if (l->units < l->limits.slots || l->hungry > 0) return true;
     if (d->mean_ns == 0 || l->overdue) return false;
-    if (d->what == ITEMS) return l->units < l->limits.slots + (is_long(d->cost_ns) ? ((uint64_t)l->limits.slots + 7) / 8 : l->limits.slots);
+    if (d->what == ITEMS) return l->units < most_units(l, d);
     if (l->units >= (uint64_t)l->limits.slots * l->limits.max_ahead) return false;
     return l->booked_ns + d->cost_ns <= l->limits.horizon_ns * l->limits.slots;
 }
@@ -240,21 +234,30 @@ static inline bool has_credit(const lane *l, const demand *d) {
 /* Whether a lane that has no credit for `b` has none for `a` either. */
 static bool asks_as_much(const demand *a, const demand *b) {
     if (b->what == NOTHING_AT_ALL) return true;
-    return a->what == b->what && a->cost_ns >= b->cost_ns && a->bytes >= b->bytes && a->priority <= b->priority && (a->mean_ns == 0 || b->mean_ns != 0);
+    return a->what == b->what && a->cost_ns >= b->cost_ns && a->bytes >= b->bytes && a->priority <= b->priority && a->ahead <= b->ahead &&
+           (a->mean_ns == 0 || b->mean_ns != 0);
 }
 
 static uint64_t times(uint64_t n, uint64_t each_ns) {
-    if (each_ns != 0 && n > MAX_COST_NS / each_ns) return MAX_COST_NS;
+    if (each_ns != 0 && n > MT_MAX_COST_NS / each_ns) return MT_MAX_COST_NS;
     return n * each_ns;
 }
 
 /* How long a worker is busy with what it gets of a job's items at a time; at least. */
 static uint64_t unit_of(const mt_ready_job *job, uint64_t mean_ns) { return times(job->chunk == 0 ? 1 : job->chunk, mean_ns); }
 
+/* Long items go ahead while there is another for every slot. The last ones stay here until a slot is free, wherever that is. */
+static uint32_t long_ahead(const mt_sched *sched) {
+    uint64_t more = sched->ready.units > sched->slots ? sched->ready.units - sched->slots : 0;
+    uint64_t enough = ((uint64_t)sched->slots * LONG_AHEAD + SHARES - 1) / SHARES;
+    return more >= enough ? LONG_AHEAD : (uint32_t)(more * SHARES / sched->slots);
+}
+
 static demand demand_of(const mt_sched *sched, const mt_ready_job *job, int32_t priority) {
-    uint64_t mean_ns = sched->classes[job->class_index].mean_ns;
-    if (job->items > 0) return (demand){ITEMS, mean_ns, unit_of(job, mean_ns), job->bytes, priority};
-    return (demand){ONE_THING, mean_ns, mean_ns == 0 ? UNKNOWN_NS : mean_ns, job->bytes, priority};
+    uint64_t mean_ns = sched->classes.rows[job->class_index].mean_ns;
+    if (job->items == 0) return (demand){ONE_THING, mean_ns, mean_ns == 0 ? UNKNOWN_NS : mean_ns, job->bytes, priority, 0};
+    uint64_t unit_ns = unit_of(job, mean_ns);
+    return (demand){ITEMS, mean_ns, unit_ns, job->bytes, priority, is_long(unit_ns) ? long_ahead(sched) : SHARES};
 }
 
 static uint64_t share_of(uint64_t items, uint64_t part, uint64_t whole) {
@@ -262,12 +265,17 @@ static uint64_t share_of(uint64_t items, uint64_t part, uint64_t whole) {
     return share == 0 ? 1 : share;
 }
 
+/* Items that keep a slot busy for long enough. */
+static uint64_t unit_items(uint32_t chunk, uint64_t mean_ns) {
+    return chunk != 0 ? chunk : mean_ns == 0 || mean_ns > CHUNK_NS ? 1 : CHUNK_NS / mean_ns;
+}
+
 /* How many of a job's items a lane gets, before it leaves the ready ones. */
-static void fit(const mt_sched *sched, const lane *l, const mt_ready_job *job, uint64_t mean_ns, mt_assignment *out) {
+static void fit(const mt_sched *sched, const lane *l, const mt_ready_job *job, const demand *d, mt_assignment *out) {
     uint64_t all = (uint64_t)sched->slots + (l->is_up ? l->limits.slots : 0);
-    uint64_t slots = l->limits.cuts ? l->limits.slots : 1, chunk = job->chunk;
-    if (chunk == 0) chunk = mean_ns == 0 || mean_ns > CHUNK_NS ? 1 : CHUNK_NS / mean_ns;
-    uint64_t units = slots / (is_long(unit_of(job, mean_ns)) ? 16 : 2);
+    uint64_t slots = l->limits.cuts ? l->limits.slots : 1, mean_ns = d->mean_ns, chunk = unit_items(job->chunk, mean_ns);
+    uint64_t units = slots / (is_long(d->cost_ns) ? 16 : 2);
+    if (is_long(d->cost_ns) && d->ahead < LONG_AHEAD && units > room_of(l, d)) units = room_of(l, d);
     if (units == 0) units = 1;
     uint64_t items = job->items / units < chunk ? job->items : units * chunk;
     if (sched->ready.count == 1 && all > slots) {
@@ -295,7 +303,8 @@ static inline void leave(mt_sched *sched, mt_ready_level *l, uint64_t at) {
 static void book(mt_sched *sched, uint32_t lane_index, const mt_ready_job *job, const demand *d, mt_assignment *out) {
     lane *chosen = &sched->lanes[lane_index];
     *out = (mt_assignment){job->key, d->cost_ns, 0, 1, job->bytes, lane_index, job->class_index};
-    if (job->items > 0) fit(sched, chosen, job, d->mean_ns, out);
+    if (job->items > 0) fit(sched, chosen, job, d, out);
+    if (chosen->units >= chosen->limits.slots) chosen->hungry -= chosen->hungry < out->units ? chosen->hungry : out->units;
     chosen->booked++;
     chosen->units += out->units;
     chosen->booked_ns += out->cost_ns;
@@ -366,6 +375,24 @@ static void give_back(mt_sched *sched, const mt_assignment *what) {
     l->units -= what->units;
     l->booked_ns -= what->cost_ns;
     l->booked_bytes -= what->bytes;
+    if (l->units < l->limits.slots) l->hungry = 0; /* it shows without */
+}
+
+uint64_t mt_sched_unit_items(const mt_sched *sched, uint32_t class_index, uint32_t chunk) {
+    return unit_items(chunk, sched->classes.rows[class_index].mean_ns);
+}
+
+void mt_sched_return_some(mt_sched *sched, const mt_assignment *what) {
+    sched->lanes[what->lane].booked++; /* the job itself stays */
+    sched->lanes[what->lane].booked_bytes += what->bytes;
+    mt_sched_return(sched, what);
+}
+
+void mt_sched_set_hungry(mt_sched *sched, uint32_t lane_index, uint32_t slots) {
+    lane *l = &sched->lanes[lane_index];
+    if (l->units < l->limits.slots) return; /* known */
+    l->hungry = slots < l->limits.slots ? slots : l->limits.slots;
+    heap_refresh(sched, lane_index);
 }
 
 void mt_sched_set_overdue(mt_sched *sched, uint32_t lane_index) { sched->lanes[lane_index].overdue = true; }
@@ -375,25 +402,10 @@ void mt_sched_return(mt_sched *sched, const mt_assignment *what) {
     heap_refresh(sched, what->lane);
 }
 
-static void learn(class_row *c, uint64_t items, uint64_t cost_ns) {
-    if (items > 0) { /* each job counts as much as it has items: a short one says little about them */
-        c->items += (items < MAX_COST_NS ? items : MAX_COST_NS) * FRACTION - c->items / 8;
-        c->items_ns += (cost_ns < MAX_COST_NS ? cost_ns : MAX_COST_NS) - c->items_ns / 8;
-        c->mean_ns = c->items_ns * FRACTION / c->items;
-        if (c->mean_ns == 0) c->mean_ns = 1;
-    } else if (!c->measured) {
-        c->mean_ns = cost_ns;
-    } else {
-        c->mean_ns += cost_ns / 8;
-        c->mean_ns -= (c->mean_ns - cost_ns / 8) / 8;
-    }
-    c->measured = true;
-}
-
 void mt_sched_done(mt_sched *sched, const mt_assignment *what, uint64_t duration_ns) {
     give_back(sched, what);
     sched->lanes[what->lane].overdue = false;
-    if (duration_ns > 0) learn(&sched->classes[what->class_index], what->items, duration_ns + OVERHEAD_NS);
+    if (duration_ns > 0) mti_classes_learn(&sched->classes, what->class_index, what->items, duration_ns + OVERHEAD_NS);
     heap_refresh(sched, what->lane);
 }
 
@@ -403,6 +415,16 @@ int mt_sched_first_priority(const mt_sched *sched, int32_t *out_priority, uint64
     *out_priority = l->priority;
     *out_n = l->count;
     return MT_OK;
+}
+
+void mt_sched_let_go(mt_sched *sched, int32_t priority, uint64_t key) {
+    const mt_ready_jobs *ready = &sched->ready;
+    for (uint64_t i = 0; i < ready->n_levels; i++) {
+        const mt_ready_level *l = &ready->levels[i];
+        for (uint64_t k = 0; l->priority == priority && k < l->count; k++) {
+            if (mti_ready_at(l, k)->key == key) mti_ready_at(l, k)->stays = 0;
+        }
+    }
 }
 
 int mt_sched_take_last(mt_sched *sched, uint32_t origin, int64_t floor, int64_t below, uint64_t *out_key) {
@@ -428,12 +450,12 @@ int32_t mt_sched_floor(const mt_sched *sched, uint32_t lane_index) { return sche
 
 uint32_t mt_sched_idle(const mt_sched *sched, uint32_t lane_index) {
     const lane *l = &sched->lanes[lane_index];
-    return l->units < l->limits.slots ? l->limits.slots - (uint32_t)l->units : 0;
+    return l->units < l->limits.slots ? l->limits.slots - (uint32_t)l->units : l->hungry;
 }
 
 uint64_t mt_sched_excess(const mt_sched *sched, uint32_t lane_index) {
     const lane *l = &sched->lanes[lane_index];
-    return l->units > l->limits.slots ? l->units - l->limits.slots : 0;
+    return l->units > l->limits.slots && l->hungry == 0 ? l->units - l->limits.slots : 0;
 }
 
 uint64_t mt_sched_load(const mt_sched *sched, uint32_t lane_index) { return load_of(&sched->lanes[lane_index]); }

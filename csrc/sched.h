@@ -43,7 +43,7 @@ typedef struct mt_ready {
     int32_t priority;
     uint32_t origin; /* a lane, or MT_NO_LANE as above */
     uint32_t chunk;  /* items that a slot gets at a time; 0: by their duration */
-    bool stays;      /* mt_sched_take_last_from passes it over */
+    bool stays;      /* mt_sched_take_last passes it over */
 } mt_ready;
 
 typedef struct mt_assignment {
@@ -87,21 +87,30 @@ MT_EXPORT MT_MUST_CHECK int mt_sched_next(mt_sched *sched, mt_assignment *out);
 MT_EXPORT void mt_sched_done(mt_sched *sched, const mt_assignment *what, uint64_t duration_ns);
 /* The lane has not answered for longer than was expected: nothing is sent ahead to it, until mt_sched_done for one of its jobs. */
 MT_EXPORT void mt_sched_set_overdue(mt_sched *sched, uint32_t lane);
+/* So many of the lane's slots have nothing to do, though its booked units would fill them: parts are booked until their last item has ended. It may have
+ * as many units more. */
+MT_EXPORT void mt_sched_set_hungry(mt_sched *sched, uint32_t lane, uint32_t slots);
 /* An assigned job comes back unrun. As mt_sched_done, but the lane stays overdue. */
 MT_EXPORT void mt_sched_return(mt_sched *sched, const mt_assignment *what);
+/* Units and nanoseconds of an assigned job of items come back unrun; the job stays, with what is left of them. */
+MT_EXPORT void mt_sched_return_some(mt_sched *sched, const mt_assignment *what);
+/* Items of a class that are a unit, of jobs with this `chunk`. */
+MT_EXPORT uint64_t mt_sched_unit_items(const mt_sched *sched, uint32_t class_index, uint32_t chunk);
 /* Priority of the job that is next, and how many of that priority are ready; MT_E_AGAIN: none is ready. */
 MT_EXPORT MT_MUST_CHECK int mt_sched_first_priority(const mt_sched *sched, int32_t *out_priority, uint64_t *out_n);
 /* Takes the job that would be the last out of the ready ones with this origin that do not stay and a priority from `floor` on and below `below`. MT_E_AGAIN: there is
  * none. */
 MT_EXPORT MT_MUST_CHECK int mt_sched_take_last(mt_sched *sched, uint32_t origin, int64_t floor, int64_t below,
                                                uint64_t *out_key);
+/* A ready job stays no more. */
+MT_EXPORT void mt_sched_let_go(mt_sched *sched, int32_t priority, uint64_t key);
 /* Slots of a lane. */
 MT_EXPORT uint32_t mt_sched_lane_slots(const mt_sched *sched, uint32_t lane);
 /* As it was set. */
 MT_EXPORT int32_t mt_sched_floor(const mt_sched *sched, uint32_t lane);
-/* Slots of a lane in which no booked job can be. */
+/* Slots of a lane that have nothing to do, as far as is known here. */
 MT_EXPORT uint32_t mt_sched_idle(const mt_sched *sched, uint32_t lane);
-/* Units booked on a lane beyond its slots: at least so many have not begun. */
+/* Units booked on a lane beyond its slots: at least so many have not begun. 0 while some of its slots have nothing to do. */
 MT_EXPORT uint64_t mt_sched_excess(const mt_sched *sched, uint32_t lane);
 /* Nanoseconds of work booked on a lane for each of its slots. */
 MT_EXPORT uint64_t mt_sched_load(const mt_sched *sched, uint32_t lane);

@@ -48,7 +48,7 @@ static int push_part(mt_engine *e, const span_part *p, bool first) {
                       .priority = p->job.priority,
                       .origin = origin_of(&p->job),
                       .chunk = p->of->head.chunk,
-                      .stays = !is_undivided(&p->job)};
+                      .stays = !is_returnable(&p->job)};
     return mt_sched_push_job(e->sched, &ready, first);
 }
 
@@ -270,14 +270,54 @@ int mti_engine_put_back_part(mt_engine *e, span_part *p) {
     return push_part(e, p, true);
 }
 
+int mti_engine_give_up_part(mt_engine *e, span_part *p, uint64_t units, uint64_t *out_units) {
+    span *s = p->of;
+    uint64_t each = mt_sched_unit_items(e->sched, p->job.class_index, s->head.chunk);
+    uint64_t items = p->count / each < units ? p->count : units * each;
+    *out_units = (items - 1) / each + 1;
+    ending how = {.head = {.rec = {.n = MT_OUTCOME_RETURNED}}};
+    if (items == s->head.count) {
+        free_part(e, p);
+        return end_span(e, s, &how);
+    }
+    how.bytes = (mt_part){&items, sizeof items};
+    int status = mti_engine_tell_origin(e, errand_of(s->whole), &how);
+    s->head.count -= items;
+    p->count -= items;
+    if (p->count > 0) return status == MT_OK ? push_part(e, p, false) : status;
+    free_part(e, p);
+    for (const span_part *last = s->parts; last != NULL; last = last->next) {
+        if (last->job.cost_ns == 0 && is_returnable(&last->job)) mt_sched_let_go(e->sched, last->job.priority, last->job.id);
+    }
+    return status == MT_OK ? go_on(e, s) : status;
+}
+
+int mti_engine_shorten_part(mt_engine *e, span_part *p, uint64_t items) {
+    span *s = p->of;
+    if (p->values != NULL || items == 0 || items >= p->count) return MT_E_RECORD;
+    mt_job *job = &p->job;
+    mt_assignment some = mti_engine_booking_of(job);
+    some.items = items;
+    some.units = (uint32_t)(items * job->units / p->count);
+    some.cost_ns = job->cost_ns / p->count * items; /* less than all of it: what is on a lane costs something */
+    job->units -= some.units;
+    job->cost_ns -= some.cost_ns;
+    p->count -= items;
+    mt_sched_return_some(e->sched, &some);
+    span_part *back = new_part(e, s, p->first + p->count, items);
+    if (back == NULL) return MT_E_NOMEM;
+    back->losses_left = p->losses_left;
+    if (s->failed || !is_wanted(s)) {
+        free_part(e, back);
+        return MT_OK;
+    }
+    return add_part(e, back, job->fn, true);
+}
+
 int mti_engine_end_part(mt_engine *e, span_part *p, const ending *how) {
     span *s = p->of;
     uint32_t outcome = how->head.rec.n;
     int status = MT_OK;
-    if (outcome == MT_OUTCOME_RETURNED) {
-        free_part(e, p);
-        return end_span(e, s, how);
-    }
     if (outcome == MT_OUTCOME_LOST && how->is_ours && p->losses_left > 0 && !s->failed && is_wanted(s)) {
         p->losses_left--;
         status = mt_table_add(e->jobs, &p->job, &p->job.id);

@@ -14,6 +14,8 @@ AGAIN = lib.MT_E_AGAIN
 SENTINEL = 0xDEAD
 OVERHEAD_NS, UNKNOWN_NS = 1_000, 1_000_000
 CHUNK_NS, LEAST_CHUNK_NS, MAX_COST_NS = 30_000_000, 4_000_000, 2**53
+SHARES = 1024
+LONG_AHEAD = SHARES // 8
 NO_LANE = lib.MT_NO_LANE
 LARGEST = 2**32 - 1
 MILLISECOND, SECOND = 1_000_000, 1_000_000_000
@@ -113,6 +115,13 @@ class Sched:
     def come_back(self, job: Job) -> None:
         fields = {name: getattr(job, name) for name in FIELDS}
         lib.mt_sched_return(self.handle, ffi.new("mt_assignment *", fields))
+
+    def come_back_in_part(self, job: Job, items: int, units: int, cost_ns: int) -> None:
+        fields = {name: getattr(job, name) for name in FIELDS} | {"items": items, "units": units, "cost_ns": cost_ns}
+        lib.mt_sched_return_some(self.handle, ffi.new("mt_assignment *", fields))
+
+    def set_hungry(self, lane: int, slots: int) -> None:
+        lib.mt_sched_set_hungry(self.handle, lane, slots)
 
     def set_overdue(self, lane: int) -> None:
         lib.mt_sched_set_overdue(self.handle, lane)

@@ -48,6 +48,7 @@ KINDS = {
     lib.MT_KIND_RESUME: Row("RESUME", PARENT, WORKER, 0, HEAD),
     lib.MT_KIND_RECALL: Row("RECALL", ALL, PARENT | CHILD, lib.MT_KIND_RECALLED, HEAD + 16),
     lib.MT_KIND_RECALLED: Row("RECALLED", PARENT | CHILD, ALL, 0, HEAD),
+    lib.MT_KIND_IDLE: Row("IDLE", CHILD, PARENT, 0, HEAD),
 }
 
 
@@ -92,6 +93,8 @@ def allowed(record: Record, sender: int) -> bool:
         return False
     if struct.unpack_from("<Q", raw)[0] != len(raw) or len(raw) < row.min_size:
         return False
+    if record.kind == lib.MT_KIND_RESULT and sender != WORKER and record.n == lib.MT_OUTCOME_RETURNED:
+        return len(record.body) in (8, 16)  # the duration, and how many items
     if record.kind == lib.MT_KIND_RESULT:
         return record.n <= (lib.MT_OUTCOME_CANCELLED if sender == WORKER else lib.MT_OUTCOME_RETURNED)
     if record.kind == lib.MT_KIND_TASK:
@@ -120,7 +123,7 @@ tasks = st.builds(
 bodies = st.one_of(st.binary(max_size=40), st.just(bytes(WHERE)))
 others = st.builds(
     Record,
-    st.integers(0, 14),
+    st.integers(0, 15),
     st.one_of(st.integers(0, 5), st.just(2**32 - 1)),
     bodies,
     flags=st.sampled_from([0, 0, 2, lib.MT_CODEC_MAPPED, lib.MT_CODEC_MAPPED | 3, 2**16 - 1]),

@@ -13,10 +13,12 @@ from scheduler import (
     CHUNK_NS,
     LARGEST,
     LEAST_CHUNK_NS,
+    LONG_AHEAD,
     MAX_COST_NS,
     MILLISECOND,
     OVERHEAD_NS,
     SECOND,
+    SHARES,
     UNKNOWN_NS,
     Job,
     Sched,
@@ -38,6 +40,7 @@ class Lane:
     cuts: bool = False
     jobs: list[Job] = field(default_factory=list)
     overdue: bool = False
+    hungry: int = 0
 
     @property
     def load(self) -> int:
@@ -47,17 +50,26 @@ class Lane:
     def units(self) -> int:
         return sum(job.units for job in self.jobs)
 
-    def has_credit(self, known: bool, cost_ns: int, size: int, is_items: bool = False) -> bool:
+    def most_units(self, ahead: int, is_long: bool) -> int:
+        beyond = self.slots * ahead / SHARES
+        return self.slots + (math.ceil(beyond) if self.cuts or not is_long else math.floor(beyond))
+
+    def gives_back(self) -> None:
+        if self.units < self.slots:
+            self.hungry = 0
+
+    def has_credit(self, known: bool, cost_ns: int, size: int, ahead: int) -> bool:
+        """`ahead`: of items, in shares; -1: of one thing."""
         if self.slots == 0:
             return False
         if self.jobs and sum(job.bytes for job in self.jobs) + size > self.max_bytes:
             return False
-        if self.units < self.slots:
+        if self.units < self.slots or self.hungry:
             return True
         if not known or self.overdue:
             return False
-        if is_items:
-            return self.units < self.slots + (math.ceil(self.slots / 8) if cost_ns > CHUNK_NS else self.slots)
+        if ahead >= 0:
+            return self.units < self.most_units(ahead, cost_ns > CHUNK_NS)
         if self.units >= self.slots * self.ahead:
             return False
         return sum(job.cost_ns for job in self.jobs) + cost_ns <= self.horizon_ns * self.slots
@@ -94,6 +106,10 @@ class Waiting:
     items: int = 0
     chunk: int = 0
 
+    @property
+    def units(self) -> int:
+        return -(-self.items // (self.chunk or 1)) if self.items else 1
+
 
 class SchedAgainstModel(RuleBasedStateMachine):
     """Every assignment, and all that can be asked, after every step."""
@@ -106,6 +122,10 @@ class SchedAgainstModel(RuleBasedStateMachine):
         self.classes: dict[int, Class] = {}
         self.queues: dict[int, list[Waiting]] = {}
         self.keys = 0
+        for slots, cuts in (1, False), (40, True):
+            self.add_lane(slots, 10, SECOND, 2**40, cuts)
+        for expect_ns in MILLISECOND, SECOND:
+            self.add_class(expect_ns)
 
     @property
     def jobs(self) -> list[Job]:
@@ -178,6 +198,21 @@ class SchedAgainstModel(RuleBasedStateMachine):
         waiting = Waiting(self.keys, rng.choice(sorted(self.classes)), rng.choice([0, 10, 600]), items, chunk)
         self.push_waiting(waiting, rng.choice([0, 0, 1]), first)
 
+    @rule(
+        seed=st.integers(0, 999),
+        items=st.sampled_from([1, 30, 45, 60, 500]),
+        chunk=st.sampled_from([0, 0, 3]),
+        hungry=st.sampled_from([0, 0, 2]),
+    )
+    def only_items(self, seed: int, items: int, chunk: int, hungry: int) -> None:
+        """Nothing else is in the way: until no lane has credit for more."""
+        self.forget_ready()
+        self.push_items(seed, items, chunk, first=False)
+        self.next(80)
+        for seed_of_lane in range(hungry):
+            self.set_hungry(seed + seed_of_lane, 3)
+        self.next(80)
+
     def push_waiting(self, waiting: Waiting, priority: int, first: bool) -> None:
         self.sched.push_job(
             waiting.key,
@@ -191,11 +226,24 @@ class SchedAgainstModel(RuleBasedStateMachine):
         queue = self.queues.setdefault(priority, [])
         queue.insert(0 if first else len(queue), waiting)
 
-    def fit(self, lane: Lane, job: Waiting, mean_ns: int, is_last: bool) -> tuple[int, int]:
+    def ahead(self, job: Waiting, cost_ns: int) -> int:
+        if not job.items:
+            return -1
+        if cost_ns <= CHUNK_NS:
+            return SHARES
+        everybody = sum(lane.slots for lane in self.lanes)
+        waiting = sum(each.units for queue in self.queues.values() for each in queue) % 2**64
+        more = max(0, waiting - everybody)
+        return LONG_AHEAD if more * SHARES >= everybody * LONG_AHEAD else more * SHARES // everybody
+
+    def fit(self, lane: Lane, job: Waiting, mean_ns: int, is_last: bool, ahead: int) -> tuple[int, int]:
         """Items and units: what the contract says of jobs of items."""
         slots = lane.slots if lane.cuts else 1
         chunk = job.chunk or (max(1, CHUNK_NS // mean_ns) if mean_ns else 1)
-        units = max(1, slots // (16 if (job.chunk or 1) * mean_ns > CHUNK_NS else 2))
+        is_long = (job.chunk or 1) * mean_ns > CHUNK_NS
+        units = max(1, slots // (16 if is_long else 2))
+        if is_long and ahead < LONG_AHEAD:
+            units = max(1, min(units, max(lane.most_units(ahead, is_long) - lane.units, lane.hungry)))
         items = min(job.items, units * chunk)
         everybody = sum(each.slots for each in self.lanes)
         if is_last and everybody > slots:
@@ -216,15 +264,18 @@ class SchedAgainstModel(RuleBasedStateMachine):
         mean_ns = self.classes[job.class_index].mean_ns
         cost_ns = (job.chunk or 1) * mean_ns if job.items else mean_ns or UNKNOWN_NS
         known = mean_ns != 0
-        able = [i for i, lane in enumerate(self.lanes) if lane.has_credit(known, cost_ns, job.size, job.items > 0)]
+        ahead = self.ahead(job, cost_ns)
+        able = [i for i, lane in enumerate(self.lanes) if lane.has_credit(known, cost_ns, job.size, ahead)]
         if not able:
             return None
         lane = min(able, key=lambda i: (self.lanes[i].load, i))
         items, units = 0, 1
         if job.items:
-            items, units = self.fit(self.lanes[lane], job, mean_ns, sum(map(len, self.queues.values())) == 1)
+            items, units = self.fit(self.lanes[lane], job, mean_ns, sum(map(len, self.queues.values())) == 1, ahead)
             cost_ns = min(MAX_COST_NS, items * mean_ns if known else units * UNKNOWN_NS)
         self.queues[max(busy)].pop(0)
+        if self.lanes[lane].units >= self.lanes[lane].slots:
+            self.lanes[lane].hungry = max(0, self.lanes[lane].hungry - units)
         self.lanes[lane].jobs.append(Job(job.key, cost_ns, job.size, lane, job.class_index, items, units))
         return self.lanes[lane].jobs[-1]
 
@@ -252,6 +303,7 @@ class SchedAgainstModel(RuleBasedStateMachine):
             job = rng.choice(self.jobs)
             self.sched.done(job, duration_ns)
             self.lanes[job.lane].jobs.remove(job)
+            self.lanes[job.lane].gives_back()
             self.lanes[job.lane].overdue = False
             if duration_ns:
                 self.classes[job.class_index].learn(duration_ns, job.items)
@@ -262,6 +314,7 @@ class SchedAgainstModel(RuleBasedStateMachine):
         number = Random(seed).randrange(len(self.lanes))
         self.sched.set_slots(number, slots)
         self.lanes[number].slots = slots
+        self.lanes[number].hungry = 0
 
     @precondition(lambda self: self.lanes)
     @rule(seed=st.integers(0, 999))
@@ -269,6 +322,7 @@ class SchedAgainstModel(RuleBasedStateMachine):
         number = Random(seed).randrange(len(self.lanes))
         self.sched.clear_lane(number)
         self.lanes[number].jobs.clear()
+        self.lanes[number].hungry = 0
         self.lanes[number].overdue = False
 
     @precondition(lambda self: self.lanes)
@@ -285,6 +339,30 @@ class SchedAgainstModel(RuleBasedStateMachine):
             job = rng.choice(self.jobs)
             self.sched.come_back(job)
             self.lanes[job.lane].jobs.remove(job)
+            self.lanes[job.lane].gives_back()
+
+    @rule(seed=st.integers(0, 2**32 - 1))
+    def come_back_in_part(self, seed: int) -> None:
+        rng = Random(seed)
+        if divisible := [job for job in self.jobs if job.items > 1]:
+            job = rng.choice(divisible)
+            items = rng.randrange(1, job.items)
+            units, cost_ns = items * job.units // job.items, job.cost_ns // job.items * items
+            self.sched.come_back_in_part(job, items, units, cost_ns)
+            jobs = self.lanes[job.lane].jobs
+            jobs[jobs.index(job)] = replace(
+                job, items=job.items - items, units=job.units - units, cost_ns=job.cost_ns - cost_ns
+            )
+            self.lanes[job.lane].gives_back()
+
+    @precondition(lambda self: self.lanes)
+    @rule(seed=st.integers(0, 999), slots=st.sampled_from([0, 1, 3, 1000]))
+    def set_hungry(self, seed: int, slots: int) -> None:
+        number = Random(seed).randrange(len(self.lanes))
+        self.sched.set_hungry(number, slots)
+        lane = self.lanes[number]
+        if lane.units >= lane.slots:
+            lane.hungry = min(slots, lane.slots)
 
     @rule(times=st.sampled_from([1, 5]), below=st.sampled_from([-3, 0, 1, 2, 2**31, 2**32, -(2**32)]))
     def take_last(self, times: int, below: int) -> None:
@@ -295,6 +373,9 @@ class SchedAgainstModel(RuleBasedStateMachine):
 
     @precondition(lambda self: sum(map(len, self.queues.values())) > 100)
     @rule()
+    def forget_many(self) -> None:
+        self.forget_ready()
+
     def forget_ready(self) -> None:
         self.sched.forget_ready()
         self.queues.clear()
@@ -311,8 +392,8 @@ class SchedAgainstModel(RuleBasedStateMachine):
         for number, lane in enumerate(self.lanes):
             assert self.sched.booked(number) == len(lane.jobs)
             ahead = lane.units - lane.slots
-            assert lib.mt_sched_idle(self.sched.handle, number) == max(0, -ahead)
-            assert lib.mt_sched_excess(self.sched.handle, number) == max(0, ahead)
+            assert lib.mt_sched_idle(self.sched.handle, number) == (-ahead if ahead < 0 else lane.hungry)
+            assert lib.mt_sched_excess(self.sched.handle, number) == (0 if lane.hungry else max(0, ahead))
             assert lib.mt_sched_load(self.sched.handle, number) == lane.load
         for number, known in self.classes.items():
             assert self.sched.expect(number) == known.mean_ns
