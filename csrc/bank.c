@@ -31,6 +31,8 @@ struct mt_bank {
     uint64_t begun;
     uint64_t overhead_ns;
     uint32_t part_bytes;
+    uint64_t (*items_ns)(const void *ctx, uint64_t first, uint64_t count); /* may be NULL */
+    const void *items_ctx;
     void (*changed)(void *ctx, uint64_t at_ns, int64_t change); /* may be NULL */
     void *ctx;
     mt_bank_list *list; /* may be NULL */
@@ -49,18 +51,24 @@ static void put_on_list(mt_bank *bank) {
     bank->list->first = bank;
 }
 
-/* Of a span; of any other task: 0. */
-static uint64_t items_of(const mt_rec *rec, const mt_part *parts, uint32_t n_parts) {
-    if ((rec->flags & MT_CODEC_SPAN) == 0) return 0;
+/* Of any other task: no items. */
+static mt_span span_of(const mt_rec *rec, const mt_part *parts, uint32_t n_parts) {
+    mt_span span = {0};
+    if ((rec->flags & MT_CODEC_SPAN) == 0) return span;
     uint64_t at = HEAD_SIZE + rec->n * sizeof(mt_edge_ref);
     for (uint32_t i = 0; i < rec->n; i++) {
         mt_edge_ref ref;
         mti_parts_copy(parts, n_parts, HEAD_SIZE + i * sizeof ref, sizeof ref, &ref);
         if (ref.object == 0) at += mti_pad8(ref.size);
     }
-    mt_span span;
     mti_parts_copy(parts, n_parts, at, sizeof span, &span);
-    return span.count;
+    return span;
+}
+
+static uint64_t duration_of(const mt_bank *bank, const mt_span *span, uint32_t microseconds) {
+    if (span->count > 0 && bank->items_ns != NULL) return bank->items_ns(bank->items_ctx, span->first, span->count);
+    uint64_t each_ns = (uint64_t)microseconds * 1000, times = span->count == 0 ? 1 : span->count;
+    return each_ns == 0 || times < MAX_DURATION_NS / each_ns ? times * each_ns : MAX_DURATION_NS;
 }
 
 static int bank_write(mt_link *link, const mt_part *parts, uint32_t n_parts, uint64_t *progress) {
@@ -81,14 +89,12 @@ static int bank_write(mt_link *link, const mt_part *parts, uint32_t n_parts, uin
             bank->first = 0;
         }
         uint32_t microseconds = 0;
-        uint64_t items = items_of(&rec, parts, n_parts);
+        mt_span span = span_of(&rec, parts, n_parts);
         uint64_t least = HEAD_SIZE + ((rec.flags & MT_CODEC_SPAN) != 0 ? sizeof(mt_span) : 0);
         if (size >= least + sizeof microseconds) {
             mti_parts_copy(parts, n_parts, size - sizeof microseconds, sizeof microseconds, &microseconds);
         }
-        uint64_t each_ns = (uint64_t)microseconds * 1000, times = items == 0 ? 1 : items;
-        uint64_t duration_ns = each_ns == 0 || times < MAX_DURATION_NS / each_ns ? times * each_ns : MAX_DURATION_NS;
-        bank->waiting[(bank->first + bank->n_waiting++) % bank->capacity] = (slip){rec.id, duration_ns, items};
+        bank->waiting[(bank->first + bank->n_waiting++) % bank->capacity] = (slip){rec.id, duration_of(bank, &span, microseconds), span.count};
     } else if (rec.kind == MT_KIND_STOP) {
         bank->told_to_stop = true;
         bank->n_waiting = bank->n_seen = bank->n_running = 0;
@@ -136,6 +142,11 @@ void mti_bank_destroy(mt_bank *bank) {
 void mti_bank_set_overhead(mt_bank *bank, uint64_t overhead_ns) { bank->overhead_ns = overhead_ns; }
 
 void mti_bank_set_part_bytes(mt_bank *bank, uint32_t bytes) { bank->part_bytes = bytes; }
+
+void mti_bank_set_items(mt_bank *bank, uint64_t (*duration_ns)(const void *ctx, uint64_t first, uint64_t count), const void *ctx) {
+    bank->items_ns = duration_ns;
+    bank->items_ctx = ctx;
+}
 
 void mti_bank_watch(mt_bank *bank, void (*changed)(void *ctx, uint64_t at_ns, int64_t change), void *ctx) {
     bank->changed = changed;

@@ -22,6 +22,8 @@ void mti_bank_destroy(mt_bank *bank);
 void mti_bank_set_overhead(mt_bank *bank, uint64_t overhead_ns);
 /* The value of a part of n items is `bytes` + n bytes long instead of None; 0 at first. */
 void mti_bank_set_part_bytes(mt_bank *bank, uint32_t bytes);
+/* How long a part of these items takes, in nanoseconds, instead of what the arguments say for each of them. */
+void mti_bank_set_items(mt_bank *bank, uint64_t (*duration_ns)(const void *ctx, uint64_t first, uint64_t count), const void *ctx);
 /* `changed` hears when tasks begin and end: +1 and -1 at a time that may lie ahead; a death takes back what it said. */
 void mti_bank_watch(mt_bank *bank, void (*changed)(void *ctx, uint64_t at_ns, int64_t change), void *ctx);
 /* A list of banks that have got tasks: the bank, which its owner calls `number`, puts itself there once. */

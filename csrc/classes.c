@@ -16,6 +16,8 @@ int mti_classes_add(mt_classes *classes, uint32_t *out_class) {
     return MT_OK;
 }
 
+uint64_t mti_class_items(const mt_class_row *row) { return row->items / FRACTION; }
+
 void mti_classes_hint(mt_classes *classes, uint32_t class_index, uint64_t duration_ns) {
     mt_class_row *c = &classes->rows[class_index];
     if (!c->measured) c->mean_ns = duration_ns;

@@ -25,6 +25,8 @@ typedef struct mt_classes {
     uint64_t n, capacity;
 } mt_classes;
 
+/* How many items have ended lately. */
+uint64_t mti_class_items(const mt_class_row *row);
 /* A class of unknown duration. MT_E_NOMEM. */
 MT_MUST_CHECK int mti_classes_add(mt_classes *classes, uint32_t *out_class);
 /* What is known from elsewhere; no effect once there are measurements. */

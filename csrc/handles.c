@@ -140,6 +140,20 @@ uint64_t mt_driver_submit_edges(mt_driver *d, uint64_t fn, uint32_t codec, const
     return mt_driver_submit_with(d, fn, codec, &args, 1, edges, n_edges, priority, retries);
 }
 
+uint64_t mt_driver_submit_span(mt_driver *d, uint64_t fn, uint32_t codec, const uint8_t *data, uint64_t size, const uint64_t *edges,
+                               uint32_t n_edges, int32_t priority, uint64_t begun) {
+    mt_part args = {data, size};
+    mt_task_spec spec = {.fn = fn,
+                         .codec = codec,
+                         .n_args = 1,
+                         .args = &args,
+                         .edges = (mt_task *const *)(const void *)edges,
+                         .n_edges = n_edges,
+                         .priority = priority,
+                         .begun = (mt_task *)(uintptr_t)begun};
+    return submit(d, &spec);
+}
+
 uint64_t mt_driver_promise(mt_driver *d) {
     mt_task_spec spec = {0};
     return submit(d, &spec);

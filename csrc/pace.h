@@ -11,7 +11,10 @@
 
 /* cffi:begin */
 
-#define MT_PACE_AHEAD 3 /* spans that are under way at a time: while one ends, the next are cut, and the script takes its time */
+/* The next span is submitted while fewer than so many have items that have not been sent: one is cut, the next is there when it ends. */
+#define MT_PACE_WAITING 2
+/* And fewer than so many have not ended: where some items take long, that is more than are being cut. */
+#define MT_PACE_UNDER_WAY 64
 
 typedef struct mt_pace {
     uint64_t left;   /* items that are in no span yet; less than 2^63 */

@@ -10,6 +10,8 @@
 #define NOT_IN_HEAP UINT32_MAX
 /* What a slot gets of a job of many items at a time: what a job costs vanishes in it, and the last one does not hold the others up for long. */
 #define CHUNK_NS 30000000u
+/* But only after so many times as many items have ended lately: where they differ, the first ones to end are the short ones. */
+#define KNOWN_FOR_ONE 2u
 /* Towards the end it gets less, but not less than this. */
 #define LEAST_CHUNK_NS 4000000u
 /* Of a lane's slots; in a row of many lanes differences below that do not count. */
@@ -266,14 +268,17 @@ static uint64_t share_of(uint64_t items, uint64_t part, uint64_t whole) {
 }
 
 /* Items that keep a slot busy for long enough. */
-static uint64_t unit_items(uint32_t chunk, uint64_t mean_ns) {
-    return chunk != 0 ? chunk : mean_ns == 0 || mean_ns > CHUNK_NS ? 1 : CHUNK_NS / mean_ns;
+static uint64_t unit_items(const mt_class_row *row, uint32_t chunk) {
+    if (chunk != 0 || row->mean_ns == 0) return chunk != 0 ? chunk : 1;
+    uint64_t items = CHUNK_NS / row->mean_ns, most = mti_class_items(row) / KNOWN_FOR_ONE;
+    if (items > most) items = most;
+    return items == 0 ? 1 : items;
 }
 
 /* How many of a job's items a lane gets, before it leaves the ready ones. */
 static void fit(const mt_sched *sched, const lane *l, const mt_ready_job *job, const demand *d, mt_assignment *out) {
     uint64_t all = (uint64_t)sched->slots + (l->is_up ? l->limits.slots : 0);
-    uint64_t slots = l->limits.cuts ? l->limits.slots : 1, mean_ns = d->mean_ns, chunk = unit_items(job->chunk, mean_ns);
+    uint64_t slots = l->limits.cuts ? l->limits.slots : 1, mean_ns = d->mean_ns, chunk = unit_items(&sched->classes.rows[job->class_index], job->chunk);
     uint64_t units = slots / (is_long(d->cost_ns) ? 16 : 2);
     if (is_long(d->cost_ns) && d->ahead < LONG_AHEAD && units > room_of(l, d)) units = room_of(l, d);
     if (units == 0) units = 1;
@@ -379,7 +384,7 @@ static void give_back(mt_sched *sched, const mt_assignment *what) {
 }
 
 uint64_t mt_sched_unit_items(const mt_sched *sched, uint32_t class_index, uint32_t chunk) {
-    return unit_items(chunk, sched->classes.rows[class_index].mean_ns);
+    return unit_items(&sched->classes.rows[class_index], chunk);
 }
 
 void mt_sched_return_some(mt_sched *sched, const mt_assignment *what) {

@@ -252,6 +252,7 @@ int mti_engine_send_ready(mt_engine *e, uint64_t *out_n) {
             job = &front->job;
         }
         status = send_job(e, job, &a);
+        if (job->kind == JOB_PART) mti_engine_left_queue(e, part_of(job));
         ++*out_n;
     }
     return status;

@@ -146,6 +146,8 @@ static int sim_send(mt_transport *base, uint32_t peer, mt_frame *frame) {
 
 /* ---- building ---- */
 
+static uint64_t items_ns(const void *ctx, uint64_t first, uint64_t count) { return mti_workload_items_ns(ctx, first, count); }
+
 static int build_banks(mt_sim *s, node *x) {
     const mt_sim_options *o = &s->options;
     uint32_t role = o->one_bank != 0 ? MT_ROLE_CHILD : MT_ROLE_WORKER;
@@ -154,6 +156,7 @@ static int build_banks(mt_sim *s, node *x) {
         if (x->banks[i] == NULL) return MT_E_NOMEM;
         mti_bank_set_overhead(x->banks[i], o->worker_overhead_ns);
         mti_bank_set_part_bytes(x->banks[i], o->part_bytes);
+        if (o->submits_range != 0) mti_bank_set_items(x->banks[i], items_ns, &s->options.work);
         mti_bank_watch(x->banks[i], running_changed, &s->running);
         mti_bank_report(x->banks[i], &x->got_list, i);
         uint32_t lane;
@@ -223,7 +226,7 @@ static int build(mt_sim *s) {
 static bool is_sound(const mt_sim_options *o) {
     bool tree = o->nodes > 0 && o->nodes < UINT32_MAX / 2 && o->per_node > 0 && o->fanout > 0;
     bool workers = tree && o->workers > (uint64_t)(o->nodes - 1) * o->per_node && o->workers <= (uint64_t)o->nodes * o->per_node;
-    bool script = o->submits_range == 0 || (o->work.shape == MT_SHAPE_BAG && o->work.spread_ppm == 0);
+    bool script = o->submits_range == 0 || !mti_workload_has_edges(&o->work);
     return workers && script && o->frame_bytes >= 256 && o->frame_bytes <= 1u << 30 && o->inbox > 0 && o->jitter_ppm < (uint64_t)1 << 31;
 }
 

@@ -55,7 +55,7 @@ typedef struct mt_sim_options {
     uint64_t latency_ns;  /* LogGP: L; o is in the costs of a frame */
     uint64_t byte_ps;     /* G: picoseconds for each byte */
     uint64_t jitter_ppm;  /* each latency grows by an evenly drawn share of at most this many millionths */
-    uint32_t submits_range;      /* 0: a call for each task; 1: map over a range. Only a bag, without spread */
+    uint32_t submits_range;      /* 0: a call for each task; 1: map over a range. Only shapes without edges */
     uint32_t part_bytes;         /* of a range: the value of a part of n items is so many bytes and n */
     uint64_t submit_call_ns;     /* what the script's thread needs for each task */
     uint64_t submit_span_ns;     /* the same for each span */

@@ -97,7 +97,9 @@ typedef struct deeds {
 /* A part of the range that has been submitted and has not ended. */
 typedef struct sent_span {
     mt_task *task; /* with a reference */
-    uint64_t count, submitted_ns;
+    mt_task *begun; /* its promise, with a reference */
+    uint64_t first, count, submitted_ns;
+    uint64_t begun_ns, free_ns; /* when the script knows that all items were sent, and that it has ended; NEVER: not yet */
 } sent_span;
 
 enum event_kind { EVENT_STEP, EVENT_FRAME, EVENT_DEATH, EVENT_LOSS, EVENT_CORE };
@@ -128,10 +130,8 @@ struct mt_sim {
     mt_sim_options options;
     mt_workload work;
     mt_pace pace;
-    sent_span spans[MT_PACE_AHEAD];
+    sent_span spans[MT_PACE_UNDER_WAY];
     uint32_t n_spans;
-    uint64_t place_free_ns[MT_PACE_AHEAD]; /* of those that are free, from `first_place` on */
-    uint32_t first_place, last_place;      /* where the next span goes, and where the next one to end leaves its place */
     struct {
         uint64_t done, failed, cancelled;
     } items; /* of spans */

@@ -241,6 +241,17 @@ static int go_on(mt_engine *e, span *s) {
 
 /* ---- what happens to parts ---- */
 
+void mti_engine_left_queue(mt_engine *e, const span_part *p) {
+    const span *s = p->of;
+    mt_task *begun = is_task(s) ? task_of(s->whole)->begun : NULL;
+    if (begun == NULL) return;
+    for (const span_part *other = s->parts; other != NULL; other = other->next) {
+        if (other->job.cost_ns == 0 && other->values == NULL) return;
+    }
+    task_of(s->whole)->begun = NULL;
+    mt_engine_fulfil(e, begun, MT_OUTCOME_OK, 0, NULL);
+}
+
 bool mti_engine_begin_part(mt_engine *e, span_part *p) {
     span *s = p->of;
     if (!is_task(s) || mt_graph_assign(e->graph, task_of(s->whole))) return true;

@@ -26,6 +26,8 @@ mt_task *mt_task_new(const mt_alloc *alloc, const mt_task_spec *spec) {
         }
         task->args = task->args_blob->data;
     }
+    task->begun = spec->begun;
+    if (spec->begun != NULL) mt_task_ref(spec->begun);
     atomic_init(&task->state, MT_WAITING);
     atomic_init(&task->refs, 1);
     task->alloc = alloc;
@@ -138,6 +140,8 @@ uint32_t mti_task_publish(mt_task *task, uint32_t final_state, uint32_t *out_fla
 
 void mti_task_drop_args(mt_task *task) {
     mt_blob_unref(task->args_blob);
+    if (task->begun != NULL) mt_task_unref(task->begun);
     task->args_blob = NULL;
+    task->begun = NULL;
     task->args_size = 0;
 }

@@ -52,9 +52,10 @@ typedef struct mt_task_spec {
     mt_task *const *edges;
     uint32_t n_args;
     const mt_part *args;
+    mt_task *begun; /* of a span: a promise that the engine fulfils when it has sent all items; NULL: none. Whoever gave it ends it if the span ends before */
 } mt_task_spec;
 
-/* Any thread. One reference, the caller's; takes a reference to every edge. NULL: out of memory. */
+/* Any thread. One reference, the caller's; takes a reference to every edge and to `begun`. NULL: out of memory. */
 MT_EXPORT mt_task *mt_task_new(const mt_alloc *alloc, const mt_task_spec *spec);
 MT_EXPORT void mt_task_ref(mt_task *task);
 /* Any thread. Gives up one reference; the last one frees, and with it every task that only it kept alive (no recursion). */
@@ -121,6 +122,7 @@ struct mt_task {
             const void *args;
             uint64_t args_size;
             mt_blob *args_blob; /* owns `args` when they are large; else they lie behind the edges */
+            mt_task *begun;     /* spans: a promise, with a reference; NULL: none, or it is fulfilled */
         };
         mt_value value; /* from then on */
     };
@@ -151,7 +153,7 @@ bool mti_task_move(mt_task *task, uint32_t to);
 /* Publishes a final state, unless the task has been cancelled meanwhile; returns the state it has now and the flags that
  * waiters had set. */
 uint32_t mti_task_publish(mt_task *task, uint32_t final_state, uint32_t *out_flags);
-/* Lets go of the arguments' bytes. */
+/* Lets go of the arguments' bytes, and of the promise. */
 void mti_task_drop_args(mt_task *task);
 /* Engine thread: takes all tasks off the reaper, linked by `next`. */
 mt_task *mti_reaper_take(mt_reaper *reaper);

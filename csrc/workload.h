@@ -42,6 +42,9 @@ MT_EXPORT MT_MUST_CHECK int mt_workload_durations(const mt_alloc *alloc, const m
 
 /* cffi:end */
 
+/* Whether tasks take the values of others. */
+bool mti_workload_has_edges(const mt_workload_options *options);
+
 typedef struct mt_workload {
     const mt_alloc *alloc;
     mt_workload_options options;
@@ -58,7 +61,9 @@ MT_MUST_CHECK int mti_workload_init(mt_workload *workload, const mt_alloc *alloc
 void mti_workload_clean_up(mt_workload *workload);
 /* The next of `total` tasks, of function `fn`, with one reference for the caller; NULL: out of memory. */
 mt_task *mti_workload_next(mt_workload *workload, uint64_t fn);
-/* The next `count` tasks of a bag as one span. */
-mt_task *mti_workload_next_span(mt_workload *workload, uint64_t fn, uint64_t count);
+/* Of items of a range, in nanoseconds: each item's depends on the seed and its number only. */
+uint64_t mti_workload_items_ns(const mt_workload_options *options, uint64_t first, uint64_t count);
+/* The next `count` tasks, of a shape without edges, as one span; `begun`: its promise, see mt_task_spec. */
+mt_task *mti_workload_next_span(mt_workload *workload, uint64_t fn, uint64_t count, mt_task *begun);
 
 #endif

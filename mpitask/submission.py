@@ -149,16 +149,28 @@ class Submission:
         *,
         combine: int = 0,
         chunk: int = 0,
+        begun: Promise[None] | None = None,
     ) -> Future[Any]:
         """Submits one task that stands for many items; ranks cut it for their workers.
 
         Its result is a `codec.Parts`, or what the function `combine` has made of that. See `codec.span_call`.
+        The engine ends `begun` when it has sent all items; if the span ends before that, the caller does.
         """
         kind, data = codec.span_call(first, count, args, combine=combine, losses=self.config.loss_retries, chunk=chunk)
         priority = self._priority_here() if self._runners else 0
         edges = [future._handle for future in reversed(self._captured.get(fn_id, ()))]
         while True:
-            handle = _submit_edges(self._driver, fn_id, kind, data, len(data), edges, len(edges), priority, 0)
+            handle = lib.mt_driver_submit_span(
+                self._driver,
+                fn_id,
+                kind,
+                data,
+                len(data),
+                edges,
+                len(edges),
+                priority,
+                0 if begun is None else begun._handle,
+            )
             if handle < _FIRST_STATUS:
                 return Future(self, handle)
             self._raise_status(handle)

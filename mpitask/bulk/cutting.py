@@ -17,7 +17,7 @@ from typing import Any, Literal, Protocol
 from mpitask.bulk.calls import CallChunk, CallSpan, CombineParts, Star, packs, unpack
 from mpitask.bulk.formula import Formula, is_array
 from mpitask.engine import Engine
-from mpitask.futures import Future, result_bytes
+from mpitask.futures import Future, Promise, result_bytes
 from mpitask.native import ffi, lib
 
 _CHUNK_S = 0.03
@@ -31,11 +31,12 @@ _MOST_CHUNK = (1 << 31) - 1
 class Piece:
     """One task of a map: items first ... stop."""
 
-    __slots__ = ("first", "future", "stop", "submitted_s")
+    __slots__ = ("begun", "first", "future", "stop", "submitted_s")
 
-    def __init__(self, first: int, stop: int, future: Future[Any]) -> None:
+    def __init__(self, first: int, stop: int, future: Future[Any], begun: Promise[None] | None = None) -> None:
         self.first, self.stop = first, stop
         self.future: Future[Any] | None = future
+        self.begun = begun  # ends when the engine has sent all items
         self.submitted_s = time.monotonic()
 
     @property
@@ -64,6 +65,9 @@ class Work(Protocol):
     @property
     def ahead(self) -> int:
         """Tasks that may be under way at a time."""
+
+    waiting: int
+    """Tasks that may wait at a time, of those that tell when they have begun."""
 
     def submit(self, op: Callable[[Any, Any], Any] | None) -> Piece | None:
         """Submits the next task; None: no item is left. `op` combines results."""
@@ -103,6 +107,8 @@ class _Source:
 
 class _Chunks:
     """Items that are pickled here. A task gets as many as given, or by what was measured."""
+
+    waiting = 1
 
     def __init__(self, engine: Engine, fn: Callable[..., Any], source: _Source, size: int | Literal["auto"]) -> None:
         self.total = source.total
@@ -145,7 +151,7 @@ class _Chunks:
 class _Spans:
     """Items of a formula. A task gets as many as all workers together compute in a quarter of a second."""
 
-    ahead = lib.MT_PACE_AHEAD
+    ahead, waiting = lib.MT_PACE_UNDER_WAY, lib.MT_PACE_WAITING
 
     def __init__(
         self, engine: Engine, fn: Callable[..., Any], formula: Formula, total: int, chunk: int | Literal["auto"]
@@ -170,9 +176,10 @@ class _Spans:
         with self._lock:
             count = lib.mt_pace_take(self._pace, self._engine.max_workers)
         first, self._next = self._next, self._next + count
+        begun: Promise[None] = self._engine.promise()
         args = self._formula.args
-        future = self._engine.call_span(call, first, count, args, combine=combine, chunk=self._chunk)
-        return Piece(first, self._next, future)
+        future = self._engine.call_span(call, first, count, args, combine=combine, chunk=self._chunk, begun=begun)
+        return Piece(first, self._next, future, begun)
 
     def learn(self, piece: Piece, future: Future[Any]) -> None:
         """How many items a second all workers do while they have enough to do."""

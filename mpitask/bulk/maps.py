@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import functools
 import itertools
 import threading
@@ -15,7 +16,7 @@ from mpitask import running
 from mpitask.bulk.calls import Combine, CombinePieces, identity, item
 from mpitask.bulk.cutting import Piece, Work, make_work
 from mpitask.engine import Engine
-from mpitask.errors import ConfigurationError
+from mpitask.errors import ConfigurationError, EngineClosedError
 from mpitask.futures import Future, Promise
 
 T = TypeVar("T")
@@ -43,6 +44,7 @@ class MapFuture(Generic[T]):
         self._tasks: list[Piece] = []  # all that were submitted, in order
         self._ended: deque[Piece] = deque()  # those that have ended, in that order
         self._running = 0
+        self._waiting = 0  # of them, those that tell when they have begun and have not
         self._fed = False
         self._cancelled = False
         self._failure: BaseException | None = None  # the iterable's own
@@ -70,8 +72,11 @@ class MapFuture(Generic[T]):
                 with self._state:
                     self._tasks.append(piece)
                     self._running += 1
+                    self._waiting += piece.begun is not None
                     self._state.notify_all()
                 self._engine.poke()
+                if piece.begun is not None:
+                    piece.begun.add_done_callback(self._piece_begun)
                 piece.task.add_done_callback(functools.partial(self._piece_ended, piece))
         except BaseException as error:  # noqa: BLE001 - the user's iterable, or an argument that cannot be pickled
             self._failure = error
@@ -83,18 +88,27 @@ class MapFuture(Generic[T]):
 
     def _must_wait(self) -> bool:
         ahead = self._work.ahead
-        if self._running >= ahead:
+        if self._running >= ahead or self._waiting >= self._work.waiting:
             return True
         unread = len(self._tasks) - self._passed if self._is_endless and self._passed is not None else 0
         return unread >= _UNREAD + ahead
 
+    def _piece_begun(self, _: Any) -> None:
+        with self._state:
+            self._waiting -= 1
+            self._state.notify_all()
+
     def _piece_ended(self, piece: Piece, future: Any) -> None:
         with self._state:
             self._running -= 1
+            begun, piece.begun = piece.begun, None
             self._ended.append(piece)
             if not future.cancelled() and future.exception() is None:
                 self._work.learn(piece, future)
             self._state.notify_all()
+        if begun is not None and not begun.done():  # it was cancelled, or has failed
+            with contextlib.suppress(EngineClosedError):
+                begun.set_result(None)
 
     # -- reading --
 

@@ -59,9 +59,11 @@ def _options(rng: random.Random, seed: int) -> dict[str, Any]:
             "losses": rng.choice([0, 1, 255]),
         },
     }
+    if shape == lib.MT_SHAPE_LOGUNIFORM:  # up to a thousand times as long
+        options["work"]["task_us"] //= 1000
     if rng.random() < 0.3:
         options |= {"submits_range": 1, "part_bytes": rng.choice([0, 36]), "submit_span_ns": rng.choice([0, 30_000])}
-        options["work"] |= {"shape": lib.MT_SHAPE_BAG, "spread_ppm": 0}
+        options["work"]["shape"] = rng.choice([lib.MT_SHAPE_BAG, lib.MT_SHAPE_BAG, lib.MT_SHAPE_IMBALANCE])
     return options | {"cores": rng.choice([0, 0, 1, 3])}
 
 

@@ -119,8 +119,8 @@ class Job:
             raise ConfigurationError(f"shape = {self.shape!r}: must be one of {', '.join(SHAPES)}")
         if self.submit not in SUBMISSIONS:
             raise ConfigurationError(f"submit = {self.submit!r}: must be one of {', '.join(SUBMISSIONS)}")
-        if self.submit == "range" and (self.shape != "bag" or self.spread > 0):
-            raise ConfigurationError('submit = "range": its items take equally long: shape "bag", spread 0')
+        if self.submit == "range" and self.shape in ("chain", "stencil"):
+            raise ConfigurationError(f"shape = {self.shape!r}: the items of a range do not depend on each other")
 
     @property
     def nodes(self) -> int:

@@ -276,17 +276,36 @@ def test_durations_of_items_are_weighted_by_their_number(sched: Sched) -> None:
     assert (job.items, job.units, job.cost_ns) == (1, 1, UNKNOWN_NS), "of what is not known at all, one"
     sched.done(job, 20_000)
     assert sched.expect(number) == 20_000 + OVERHEAD_NS
-    sched.push_job(1, items=10**6 - 1, class_index=number)
+    sched.push_job(1, items=10**6 - 1, class_index=number, chunk=1428)
     job = sched.next()
     assert job is not None
-    assert job.items == CHUNK_NS // 21_000
+    assert job.items == 1428
     sched.done(job, job.items * 100)
     assert sched.expect(number) < 130, "one item in a hurry says little"
 
 
+def test_so_many_items_at_a_time_as_have_ended(sched: Sched) -> None:
+    """The first items to end are the short ones: what they took says nothing of a thousand others."""
+    number = sched.add_class()
+    sched.add_lane()
+    left, sizes, known = 10**9, [], 0
+    while sched.expect(number) == 0 or sizes[-1] < CHUNK_NS // (2 * sched.expect(number)):
+        sched.push_job(1, items=left, class_index=number)
+        job = sched.next()
+        assert job is not None
+        assert job.items <= max(1, known // 2)
+        sched.done(job, job.items * 100)
+        sizes.append(job.items)
+        known += job.items
+        left -= job.items
+    assert sizes == sorted(sizes)
+    assert len(sizes) < 100, "it does not take long, either"
+
+
 def test_a_lane_that_cuts_gets_several_slots_worth_and_never_more_than_twice_its_slots(sched: Sched) -> None:
-    number = sched.add_class(CHUNK_NS // 10)
+    number = sched.add_class()
     lane, other = sched.add_lane(slots=8, cuts=True), sched.add_lane(slots=2)
+    sched.learn(number, 20, CHUNK_NS // 10)
     left, jobs = 10**6, []
     sched.push_job(1, items=left, class_index=number)
     while (job := sched.next()) is not None:
@@ -302,9 +321,10 @@ def test_a_lane_that_cuts_gets_several_slots_worth_and_never_more_than_twice_its
 
 
 def test_the_last_job_of_items_is_cut_smaller_and_smaller(sched: Sched) -> None:
-    number = sched.add_class(1000)
+    number = sched.add_class()
     for _ in range(4):
         sched.add_lane()
+    sched.learn(number, 10**6, 1000)
     left, sizes = 120_000, []
     while left:
         sched.push_job(1, items=left, class_index=number)

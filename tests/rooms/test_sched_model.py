@@ -198,6 +198,7 @@ class SchedAgainstModel(RuleBasedStateMachine):
         waiting = Waiting(self.keys, rng.choice(sorted(self.classes)), rng.choice([0, 10, 600]), items, chunk)
         self.push_waiting(waiting, rng.choice([0, 0, 1]), first)
 
+    @precondition(lambda self: self.classes)
     @rule(
         seed=st.integers(0, 999),
         items=st.sampled_from([1, 30, 45, 60, 500]),
@@ -239,7 +240,8 @@ class SchedAgainstModel(RuleBasedStateMachine):
     def fit(self, lane: Lane, job: Waiting, mean_ns: int, is_last: bool, ahead: int) -> tuple[int, int]:
         """Items and units: what the contract says of jobs of items."""
         slots = lane.slots if lane.cuts else 1
-        chunk = job.chunk or (max(1, CHUNK_NS // mean_ns) if mean_ns else 1)
+        ended = self.classes[job.class_index].items // 64
+        chunk = job.chunk or (max(1, min(CHUNK_NS // mean_ns, ended // 2)) if mean_ns else 1)
         is_long = (job.chunk or 1) * mean_ns > CHUNK_NS
         units = max(1, slots // (16 if is_long else 2))
         if is_long and ahead < LONG_AHEAD:
