@@ -8,8 +8,10 @@
  * Jobs have an origin, the lane that they came from (or none). One lane may be the way up: it gets what no other lane has credit for, never a job that
  * came from there, and of the rest one of the lowest band of priorities: jobs of a band were submitted at the same depth of tasks within tasks, and
  * the ones at the top have most below them.
- * Jobs of items: the class's durations are those of an item. A slot gets 30 ms of them at a time, a lane that cuts further itself half as many times that as
- * it has slots: its units. It gets more while it has fewer units than twice its slots. The last job that is ready is cut smaller and smaller, so that all lanes end together.
+ * Jobs of items: the class's durations are those of an item. A slot gets 30 ms of them at a time (and at most half as many items as have ended lately), a lane
+ * that cuts further itself half as many times that as it has slots: its units. It gets more while it has fewer units than twice its slots. Where an item alone takes more than
+ * 30 ms, it is a sixteenth of its slots at a time, and an eighth more than its slots, while the ready jobs have another unit for every slot; else none. A lane that says
+ * that slots have nothing to do gets as many units more. The last job that is ready is cut smaller and smaller, so that all lanes end together.
  * Invariants: a lane's booked jobs, units, nanoseconds and bytes are the sums over what was assigned and not given back.
  * Thread rule: one owner thread.
  */

@@ -63,7 +63,7 @@ def test_items_of_many_durations_keep_all_workers_busy(shape: str, task_seconds:
 
 
 def test_a_span_that_does_not_end_holds_no_others_up() -> None:
-    """Each span has items of up to a thousand times the shortest: the next is submitted when the others have been sent."""
+    """Each span has some item that takes very long: the next is submitted when the others have been sent."""
     report = simulate(64, per_node=8, tasks_per_worker=40, shape="loguniform", task_seconds=0.01)
     longest_s, mean_s = 10, 0.01 * 999 / math.log(1000)
     assert report["makespan_s"] < 40 * mean_s + longest_s
