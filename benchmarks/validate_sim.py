@@ -64,6 +64,12 @@ CASES = [
     Case(16, 16, 64, "imbalance", 20, 6),
     Case(32, 16, 8, "bag", 100, 2),
     Case(63, 16, 8, "bag", 100, 2),
+    Case(4, 8, 64, "chain", 20, 15),
+    Case(4, 4, 64, "imbalance", 20, 20),
+    Case(8, 8, 64, "stencil", 50, 8),
+    Case(16, 8, 4, "imbalance", 50, 8),
+    Case(32, 8, 8, "chain", 100, 5),
+    Case(63, 4, 8, "stencil", 100, 5),
 ]
 
 

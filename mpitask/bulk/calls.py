@@ -19,7 +19,8 @@ Packed = tuple[float, list[tuple[int, bytes]], int, bytes]
 
 
 def _pack(seconds: float, values: list[Any], failures: list[tuple[int, bytes]]) -> Packed:
-    if codec.SCALARS.issuperset(map(type, values)):
+    returns_nothing = bool(values) and values[0] is None and values.count(None) == len(values)  # a fifth of the next
+    if returns_nothing or codec.SCALARS.issuperset(map(type, values)):
         return seconds, failures, codec.MARSHAL, marshal.dumps(values, 2)
     kind, parts = codec.encode(values)
     return seconds, failures, kind, b"".join(bytes(part) for part in parts)

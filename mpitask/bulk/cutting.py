@@ -50,10 +50,10 @@ class Piece:
             raise RuntimeError("the results of an iterable without a length can be read once: make a list of them")
         return self.future
 
-    def values(self, timeout: float | None) -> Iterator[Any]:
-        """The results; raises the first failure."""
+    def values(self, timeout: float | None) -> Iterator[list[Any]]:
+        """The results, in lists; raises the first failure."""
         for first, packed in packs(self.task.result(timeout), self.first):
-            yield from unpack(packed, first)
+            yield unpack(packed, first)
 
 
 class Work(Protocol):

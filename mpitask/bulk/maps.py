@@ -127,9 +127,9 @@ class MapFuture(Generic[T]):
 
     def __iter__(self) -> Iterator[T]:
         """Results one by one; raises what the function raised for an item, with the item's index in a note."""
-        return self._results(None)
+        return itertools.chain.from_iterable(self._results(None))  # C code for each item, Python for each list of them
 
-    def _results(self, deadline: float | None) -> Iterator[T]:
+    def _results(self, deadline: float | None) -> Iterator[list[T]]:
         with self._state:
             self._passed = self._passed or 0
         for i in itertools.count():
@@ -177,7 +177,8 @@ class MapFuture(Generic[T]):
             raise concurrent.futures.CancelledError("this map was cancelled")
         found: list[T] = []
         for piece in self._tasks:
-            found += piece.values(None if deadline is None else max(0.0, deadline - time.monotonic()))
+            for values in piece.values(None if deadline is None else max(0.0, deadline - time.monotonic())):
+                found += values
         return found
 
     def done(self) -> bool:
