@@ -69,15 +69,16 @@ class MapFuture(Generic[T]):
                 piece = self._work.submit(reduction)
                 if piece is None:
                     break
+                task, begun = piece.task, piece.begun  # a reader may pass the piece at once
                 with self._state:
                     self._tasks.append(piece)
                     self._running += 1
-                    self._waiting += piece.begun is not None
+                    self._waiting += begun is not None
                     self._state.notify_all()
                 self._engine.poke()
-                if piece.begun is not None:
-                    piece.begun.add_done_callback(self._piece_begun)
-                piece.task.add_done_callback(functools.partial(self._piece_ended, piece))
+                if begun is not None:
+                    begun.add_done_callback(self._piece_begun)
+                task.add_done_callback(functools.partial(self._piece_ended, piece))
         except BaseException as error:  # noqa: BLE001 - the user's iterable, or an argument that cannot be pickled
             self._failure = error
         with self._state:

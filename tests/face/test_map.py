@@ -8,6 +8,7 @@ import gc
 import itertools
 import operator
 import os
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -377,3 +378,28 @@ def test_maps_leave_nothing_with_the_engine() -> None:
     assert engine.stats()["objects"] <= before
     assert len(engine._functions) == functions
     assert len(engine._fleeting) <= fleeting
+
+
+def test_a_reader_may_pass_a_piece_before_its_feeder_goes_on(
+    engine: mpitask.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[Any] = []
+    submitted = threading.Event()
+    poke = engine.poke
+
+    def wait_for_the_reader() -> None:
+        poke()
+        if threading.current_thread().name == "mpitask-map":
+            deadline = time.monotonic() + 60
+            while any(piece.future is not None for piece in found[0]._tasks):
+                assert time.monotonic() < deadline
+                time.sleep(0.001)
+
+    def items() -> Iterator[int]:
+        assert submitted.wait(60)
+        yield from range(10)
+
+    monkeypatch.setattr(engine, "poke", wait_for_the_reader)
+    found.append(mpitask.map(double, items(), chunksize=2))
+    submitted.set()
+    assert list(found[0]) == [2 * i for i in range(10)]
