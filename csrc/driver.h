@@ -92,13 +92,10 @@ MT_EXPORT uint64_t mt_driver_submit(mt_driver *driver, uint64_t fn, uint32_t cod
 MT_EXPORT uint64_t mt_driver_submit_edges(mt_driver *driver, uint64_t fn, uint32_t codec, const uint8_t *data,
                                           uint64_t size, const uint64_t *edges, uint32_t n_edges, int32_t priority,
                                           uint32_t retries);
-/* A span; `begun`: a handle of a promise, see mt_task_spec; 0: none. */
-MT_EXPORT uint64_t mt_driver_submit_span(mt_driver *driver, uint64_t fn, uint32_t codec, const uint8_t *data, uint64_t size, const uint64_t *edges,
-                                         uint32_t n_edges, int32_t priority, uint64_t begun);
-/* The same as mt_driver_submit with everything: the arguments in parts, edges (handles), priority, retries. */
+/* The same with everything: the arguments in parts, edges (handles), priority, retries, and of a span the handle of a promise (see mt_task_spec) or 0. */
 MT_EXPORT uint64_t mt_driver_submit_with(mt_driver *driver, uint64_t fn, uint32_t codec, const mt_part *parts,
                                          uint32_t n_parts, const uint64_t *edges, uint32_t n_edges, int32_t priority,
-                                         uint32_t retries);
+                                         uint32_t retries, uint64_t begun);
 /* A task without a function, to be ended by mt_driver_fulfil. */
 MT_EXPORT uint64_t mt_driver_promise(mt_driver *driver);
 MT_EXPORT MT_MUST_CHECK int mt_driver_fulfil(mt_driver *driver, uint64_t handle, uint32_t outcome, uint32_t codec,

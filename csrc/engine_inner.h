@@ -175,7 +175,7 @@ MT_MUST_CHECK int mti_engine_open_span(mt_engine *engine, mt_job *whole, const v
 bool mti_engine_begin_part(mt_engine *engine, span_part *part);
 /* The first `items` of a part that is ready become a part of their own; the rest is ready again. */
 MT_MUST_CHECK int mti_engine_cut_part(mt_engine *engine, span_part *rest, uint64_t items, span_part **out_front);
-/* A part has been sent: if no item of its span is left here, whoever submitted it is told. */
+/* A part has been sent whole: if no item of its span is left here, whoever submitted it is told. */
 void mti_engine_left_queue(mt_engine *engine, const span_part *part);
 /* A part that is on no lane is ready again, before others. */
 MT_MUST_CHECK int mti_engine_put_back_part(mt_engine *engine, span_part *part);

@@ -121,7 +121,7 @@ uint64_t mt_driver_submit(mt_driver *d, uint64_t fn, uint32_t codec, const uint8
 }
 
 uint64_t mt_driver_submit_with(mt_driver *d, uint64_t fn, uint32_t codec, const mt_part *parts, uint32_t n_parts,
-                               const uint64_t *edges, uint32_t n_edges, int32_t priority, uint32_t retries) {
+                               const uint64_t *edges, uint32_t n_edges, int32_t priority, uint32_t retries, uint64_t begun) {
     _Static_assert(sizeof(uint64_t) == sizeof(mt_task *), "handles are pointers");
     mt_task_spec spec = {.fn = fn,
                          .codec = codec,
@@ -130,28 +130,15 @@ uint64_t mt_driver_submit_with(mt_driver *d, uint64_t fn, uint32_t codec, const 
                          .edges = (mt_task *const *)(const void *)edges,
                          .n_edges = n_edges,
                          .priority = priority,
-                         .retries = retries};
+                         .retries = retries,
+                         .begun = (mt_task *)(uintptr_t)begun};
     return submit(d, &spec);
 }
 
 uint64_t mt_driver_submit_edges(mt_driver *d, uint64_t fn, uint32_t codec, const uint8_t *data, uint64_t size,
                                 const uint64_t *edges, uint32_t n_edges, int32_t priority, uint32_t retries) {
     mt_part args = {data, size};
-    return mt_driver_submit_with(d, fn, codec, &args, 1, edges, n_edges, priority, retries);
-}
-
-uint64_t mt_driver_submit_span(mt_driver *d, uint64_t fn, uint32_t codec, const uint8_t *data, uint64_t size, const uint64_t *edges,
-                               uint32_t n_edges, int32_t priority, uint64_t begun) {
-    mt_part args = {data, size};
-    mt_task_spec spec = {.fn = fn,
-                         .codec = codec,
-                         .n_args = 1,
-                         .args = &args,
-                         .edges = (mt_task *const *)(const void *)edges,
-                         .n_edges = n_edges,
-                         .priority = priority,
-                         .begun = (mt_task *)(uintptr_t)begun};
-    return submit(d, &spec);
+    return mt_driver_submit_with(d, fn, codec, &args, 1, edges, n_edges, priority, retries, 0);
 }
 
 uint64_t mt_driver_promise(mt_driver *d) {

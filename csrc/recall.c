@@ -213,8 +213,9 @@ static uint64_t hungry_after_ns(const mt_engine *e) {
 
 int mti_engine_say_idle(mt_engine *e) {
     if (e->up == NO_LANE) return MT_OK;
-    uint64_t idle = mti_engine_idle(e);
-    uint64_t after_ns = idle > e->said_idle && mt_sched_ready(e->sched) == 0 ? hungry_after_ns(e) : 0;
+    bool may_starve = e->spans.next != &e->spans && mt_sched_ready(e->sched) == 0;
+    uint64_t idle = may_starve ? mti_engine_idle(e) : 0;
+    uint64_t after_ns = idle > e->said_idle ? hungry_after_ns(e) : 0;
     if (after_ns == 0) {
         e->idle_since_ns = 0;
         return MT_OK;

@@ -374,13 +374,17 @@ int mt_sched_next_up(mt_sched *sched, uint32_t up, mt_assignment *out) {
     return MT_OK;
 }
 
-static void give_back(mt_sched *sched, const mt_assignment *what) {
+static void give_back_units(mt_sched *sched, const mt_assignment *what) {
     lane *l = &sched->lanes[what->lane];
-    l->booked--;
     l->units -= what->units;
     l->booked_ns -= what->cost_ns;
-    l->booked_bytes -= what->bytes;
     if (l->units < l->limits.slots) l->hungry = 0; /* it shows without */
+}
+
+static void give_back(mt_sched *sched, const mt_assignment *what) {
+    sched->lanes[what->lane].booked--;
+    sched->lanes[what->lane].booked_bytes -= what->bytes;
+    give_back_units(sched, what);
 }
 
 uint64_t mt_sched_unit_items(const mt_sched *sched, uint32_t class_index, uint32_t chunk) {
@@ -388,9 +392,8 @@ uint64_t mt_sched_unit_items(const mt_sched *sched, uint32_t class_index, uint32
 }
 
 void mt_sched_return_some(mt_sched *sched, const mt_assignment *what) {
-    sched->lanes[what->lane].booked++; /* the job itself stays */
-    sched->lanes[what->lane].booked_bytes += what->bytes;
-    mt_sched_return(sched, what);
+    give_back_units(sched, what);
+    heap_refresh(sched, what->lane);
 }
 
 void mt_sched_set_hungry(mt_sched *sched, uint32_t lane_index, uint32_t slots) {

@@ -245,14 +245,15 @@ int mti_engine_send_ready(mt_engine *e, uint64_t *out_n) {
             mt_sched_return(e->sched, &a); /* cancelled while it was queued */
             continue;
         }
-        if (job->kind == JOB_PART && a.items < part_of(job)->count && part_of(job)->values == NULL) {
+        bool is_cut = job->kind == JOB_PART && a.items < part_of(job)->count && part_of(job)->values == NULL;
+        if (is_cut) {
             span_part *front = NULL;
             status = mti_engine_cut_part(e, part_of(job), a.items, &front);
             if (status != MT_OK) return status;
             job = &front->job;
         }
         status = send_job(e, job, &a);
-        if (job->kind == JOB_PART) mti_engine_left_queue(e, part_of(job));
+        if (job->kind == JOB_PART && !is_cut) mti_engine_left_queue(e, part_of(job));
         ++*out_n;
     }
     return status;

@@ -309,7 +309,7 @@ int mti_engine_shorten_part(mt_engine *e, span_part *p, uint64_t items) {
     mt_job *job = &p->job;
     mt_assignment some = mti_engine_booking_of(job);
     some.items = items;
-    some.units = (uint32_t)(items * job->units / p->count);
+    some.units = (uint32_t)(items / ((p->count - 1) / job->units + 1)); /* fewer than it has */
     some.cost_ns = job->cost_ns / p->count * items; /* less than all of it: what is on a lane costs something */
     job->units -= some.units;
     job->cost_ns -= some.cost_ns;

@@ -159,17 +159,11 @@ class Submission:
         kind, data = codec.span_call(first, count, args, combine=combine, losses=self.config.loss_retries, chunk=chunk)
         priority = self._priority_here() if self._runners else 0
         edges = [future._handle for future in reversed(self._captured.get(fn_id, ()))]
+        parts, _pointers = _c_parts([data])
+        promise = 0 if begun is None else begun._handle
         while True:
-            handle = lib.mt_driver_submit_span(
-                self._driver,
-                fn_id,
-                kind,
-                data,
-                len(data),
-                edges,
-                len(edges),
-                priority,
-                0 if begun is None else begun._handle,
+            handle = lib.mt_driver_submit_with(
+                self._driver, fn_id, kind, parts, 1, edges, len(edges), priority, 0, promise
             )
             if handle < _FIRST_STATUS:
                 return Future(self, handle)
@@ -187,7 +181,7 @@ class Submission:
         handles = ffi.new("uint64_t[]", [future._handle for future in futures]) if futures else ffi.NULL
         while True:
             handle = lib.mt_driver_submit_with(
-                self._driver, fn_id, kind, c_parts, len(parts), handles, len(futures), priority, retries
+                self._driver, fn_id, kind, c_parts, len(parts), handles, len(futures), priority, retries, 0
             )
             if handle < _FIRST_STATUS:
                 return int(handle)
