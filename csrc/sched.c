@@ -1,62 +1,10 @@
-#include "sched.h"
-
-#include "classes.h"
-#include "ready.h"
+#include "sched_inner.h"
 
 /* What a job costs its lane beyond the function itself; keeps the booked work of empty functions above zero. */
 #define OVERHEAD_NS 1000u
-/* Booked for a job of unknown duration: enough to spread such jobs evenly. */
-#define UNKNOWN_NS 1000000u
 #define NOT_IN_HEAP UINT32_MAX
-/* What a slot gets of a job of many items at a time: what a job costs vanishes in it, and the last one does not hold the others up for long. */
-#define CHUNK_NS 30000000u
-/* But only after so many times as many items have ended lately: where they differ, the first ones to end are the short ones. */
-#define KNOWN_FOR_ONE 2u
-/* Towards the end it gets less, but not less than this. */
-#define LEAST_CHUNK_NS 4000000u
-/* Of a lane's slots; in a row of many lanes differences below that do not count. */
-#define SHARES 1024u
-/* What goes ahead of the workers cannot be given back once it is cut; the longer it takes, the less of it has to lie there, for messages and looks take
- * no longer. */
-#define LONG_AHEAD (SHARES / 8)
-
-typedef struct lane {
-    mt_lane_limits limits;
-    uint64_t booked; /* jobs */
-    uint64_t units;
-    uint64_t booked_ns;
-    uint64_t booked_bytes;
-    uint64_t queued; /* ready jobs that came from here */
-    uint32_t hungry; /* slots that have nothing to do though the units booked would fill them */
-    int32_t floor;
-    bool is_up;
-    uint32_t heap_at; /* NOT_IN_HEAP: no slots, or no credit for what was last refused */
-    bool overdue;
-} lane;
-
-/* What a job asks of a lane. */
-typedef struct demand {
-    enum { NOTHING_AT_ALL, ONE_THING, ITEMS } what;
-    uint64_t mean_ns; /* 0: unknown, which is more than any number */
-    uint64_t cost_ns; /* of one thing */
-    uint64_t bytes;
-    int32_t priority;
-    uint32_t ahead; /* of items, units that a lane may have beyond its slots: so many SHARES of these */
-} demand;
 
 static const demand NOTHING = {NOTHING_AT_ALL, 1, 0, 0, INT32_MAX, 0};
-
-struct mt_sched {
-    const mt_alloc *alloc;
-    mt_ready_jobs ready;
-    lane *lanes;
-    uint64_t n_lanes, lane_capacity;
-    uint32_t *heap; /* lanes that may have credit, by booked work for each slot */
-    uint64_t heap_size, heap_capacity;
-    mt_classes classes;
-    demand refused; /* lanes with slots that are not in the heap have no credit for it */
-    uint32_t slots; /* of all lanes but the way up */
-};
 
 mt_sched *mt_sched_new(const mt_alloc *alloc) {
     mt_sched *sched = mti_get_zeroed(alloc, 1, sizeof *sched);
@@ -209,95 +157,6 @@ int mt_sched_push_job(mt_sched *sched, const mt_ready *ready, bool first) {
     return status;
 }
 
-static inline bool is_long(uint64_t unit_ns) { return unit_ns > CHUNK_NS; }
-
-/* Units of a job's items that a lane may have. A worker gets no long item ahead: it would wait for longer than a message takes. */
-static inline uint64_t most_units(const lane *l, const demand *d) {
-    uint64_t ahead = (uint64_t)l->limits.slots * d->ahead + (l->limits.cuts || !is_long(d->cost_ns) ? SHARES - 1 : 0);
-    return l->limits.slots + ahead / SHARES;
-}
-
-/* How many more it may have. */
-static inline uint64_t room_of(const lane *l, const demand *d) {
-    uint64_t most = most_units(l, d);
-    return most > l->units + l->hungry ? most - l->units : l->hungry;
-}
-
-static inline bool has_credit(const lane *l, const demand *d) {
-    if (d->priority < l->floor) return false;
-    if (l->booked > 0 && l->booked_bytes + d->bytes > l->limits.max_bytes) return false;
-    if (l->units < l->limits.slots || l->hungry > 0) return true;
-    if (d->mean_ns == 0 || l->overdue) return false;
-    if (d->what == ITEMS) return l->units < most_units(l, d);
-    if (l->units >= (uint64_t)l->limits.slots * l->limits.max_ahead) return false;
-    return l->booked_ns + d->cost_ns <= l->limits.horizon_ns * l->limits.slots;
-}
-
-/* Whether a lane that has no credit for `b` has none for `a` either. */
-static bool asks_as_much(const demand *a, const demand *b) {
-    if (b->what == NOTHING_AT_ALL) return true;
-    return a->what == b->what && a->cost_ns >= b->cost_ns && a->bytes >= b->bytes && a->priority <= b->priority && a->ahead <= b->ahead &&
-           (a->mean_ns == 0 || b->mean_ns != 0);
-}
-
-static uint64_t times(uint64_t n, uint64_t each_ns) {
-    if (each_ns != 0 && n > MT_MAX_COST_NS / each_ns) return MT_MAX_COST_NS;
-    return n * each_ns;
-}
-
-/* How long a worker is busy with what it gets of a job's items at a time; at least. */
-static uint64_t unit_of(const mt_ready_job *job, uint64_t mean_ns) { return times(job->chunk == 0 ? 1 : job->chunk, mean_ns); }
-
-/* Long items go ahead while there is another for every slot. The last ones stay here until a slot is free, wherever that is. */
-static uint32_t long_ahead(const mt_sched *sched) {
-    uint64_t more = sched->ready.units > sched->slots ? sched->ready.units - sched->slots : 0;
-    uint64_t enough = ((uint64_t)sched->slots * LONG_AHEAD + SHARES - 1) / SHARES;
-    return more >= enough ? LONG_AHEAD : (uint32_t)(more * SHARES / sched->slots);
-}
-
-static demand demand_of(const mt_sched *sched, const mt_ready_job *job, int32_t priority) {
-    uint64_t mean_ns = sched->classes.rows[job->class_index].mean_ns;
-    if (job->items == 0) return (demand){ONE_THING, mean_ns, mean_ns == 0 ? UNKNOWN_NS : mean_ns, job->bytes, priority, 0};
-    uint64_t unit_ns = unit_of(job, mean_ns);
-    return (demand){ITEMS, mean_ns, unit_ns, job->bytes, priority, is_long(unit_ns) ? long_ahead(sched) : SHARES};
-}
-
-static uint64_t share_of(uint64_t items, uint64_t part, uint64_t whole) {
-    uint64_t share = items / whole * part + (items % whole * part + whole - 1) / whole;
-    return share == 0 ? 1 : share;
-}
-
-/* Items that keep a slot busy for long enough. */
-static uint64_t unit_items(const mt_class_row *row, uint32_t chunk) {
-    if (chunk != 0 || row->mean_ns == 0) return chunk != 0 ? chunk : 1;
-    uint64_t items = CHUNK_NS / row->mean_ns, most = mti_class_items(row) / KNOWN_FOR_ONE;
-    if (items > most) items = most;
-    return items == 0 ? 1 : items;
-}
-
-/* How many of a job's items a lane gets, before it leaves the ready ones. */
-static void fit(const mt_sched *sched, const lane *l, const mt_ready_job *job, const demand *d, mt_assignment *out) {
-    uint64_t all = (uint64_t)sched->slots + (l->is_up ? l->limits.slots : 0);
-    uint64_t slots = l->limits.cuts ? l->limits.slots : 1, mean_ns = d->mean_ns, chunk = unit_items(&sched->classes.rows[job->class_index], job->chunk);
-    uint64_t units = slots / (is_long(d->cost_ns) ? 16 : 2);
-    if (is_long(d->cost_ns) && d->ahead < LONG_AHEAD && units > room_of(l, d)) units = room_of(l, d);
-    if (units == 0) units = 1;
-    uint64_t items = job->items / units < chunk ? job->items : units * chunk;
-    if (sched->ready.count == 1 && all > slots) {
-        uint64_t step = job->chunk != 0 ? chunk : mean_ns == 0 ? 1 : LEAST_CHUNK_NS / mean_ns;
-        uint64_t share = share_of(job->items, slots, 2 * all);
-        if (job->chunk != 0) {
-            share = share_of(share, 1, step) * step;
-        } else if (share < step * units) {
-            share = step * units;
-        }
-        if (share < items) items = share;
-    }
-    out->items = items;
-    out->units = (uint32_t)share_of(items, 1, chunk);
-    out->cost_ns = mean_ns == 0 ? times(out->units, UNKNOWN_NS) : times(items, mean_ns);
-}
-
 /* The job is ready no more. */
 static inline void leave(mt_sched *sched, mt_ready_level *l, uint64_t at) {
     uint32_t origin = mti_ready_at(l, at)->origin;
@@ -308,7 +167,7 @@ static inline void leave(mt_sched *sched, mt_ready_level *l, uint64_t at) {
 static void book(mt_sched *sched, uint32_t lane_index, const mt_ready_job *job, const demand *d, mt_assignment *out) {
     lane *chosen = &sched->lanes[lane_index];
     *out = (mt_assignment){job->key, d->cost_ns, 0, 1, job->bytes, lane_index, job->class_index};
-    if (job->items > 0) fit(sched, chosen, job, d, out);
+    if (job->items > 0) mti_sched_fit(sched, chosen, job, d, out);
     if (chosen->units >= chosen->limits.slots) chosen->hungry -= chosen->hungry < out->units ? chosen->hungry : out->units;
     chosen->booked++;
     chosen->units += out->units;
@@ -320,8 +179,8 @@ int mt_sched_next(mt_sched *sched, mt_assignment *out) {
     if (sched->ready.count == 0) return MT_E_AGAIN;
     mt_ready_level *l = mti_ready_next(&sched->ready);
     const mt_ready_job *job = mti_ready_at(l, 0);
-    demand wanted = demand_of(sched, job, l->priority);
-    if (!asks_as_much(&wanted, &sched->refused)) { /* happens when a job of higher priority, or news of its class, has come */
+    demand wanted = mti_sched_demand(sched, job, l->priority);
+    if (!mti_sched_asks_as_much(&wanted, &sched->refused)) { /* happens when a job of higher priority, or news of its class, has come */
         for (uint32_t i = 0; i < sched->n_lanes; i++) {
             if (sched->lanes[i].heap_at == NOT_IN_HEAP) heap_refresh(sched, i);
         }
@@ -330,7 +189,7 @@ int mt_sched_next(mt_sched *sched, mt_assignment *out) {
     while (sched->heap_size > 0) {
         uint32_t index = sched->heap[0];
         lane *chosen = &sched->lanes[index];
-        if (!has_credit(chosen, &wanted)) {
+        if (!mti_sched_has_credit(chosen, &wanted)) {
             heap_remove(sched, index); /* until something of it is given back, or a job asks for less */
             sched->refused = wanted;
             continue;
@@ -367,8 +226,8 @@ int mt_sched_next_up(mt_sched *sched, uint32_t up, mt_assignment *out) {
         at = i;
     }
     const mt_ready_job *job = mti_ready_at(found, at);
-    demand wanted = demand_of(sched, job, found->priority);
-    if (!has_credit(&sched->lanes[up], &wanted)) return MT_E_AGAIN;
+    demand wanted = mti_sched_demand(sched, job, found->priority);
+    if (!mti_sched_has_credit(&sched->lanes[up], &wanted)) return MT_E_AGAIN;
     book(sched, up, job, &wanted, out);
     leave(sched, found, at);
     return MT_OK;
@@ -388,7 +247,7 @@ static void give_back(mt_sched *sched, const mt_assignment *what) {
 }
 
 uint64_t mt_sched_unit_items(const mt_sched *sched, uint32_t class_index, uint32_t chunk) {
-    return unit_items(&sched->classes.rows[class_index], chunk);
+    return mti_sched_unit_items(&sched->classes.rows[class_index], chunk);
 }
 
 void mt_sched_return_some(mt_sched *sched, const mt_assignment *what) {

@@ -38,7 +38,7 @@ def test_neither_mpi_nor_python_is_known(path: Path) -> None:
 def test_a_source_includes_its_own_header_first() -> None:
     for source in SOURCES:
         own = source.with_suffix(".h")
-        inner = {f"{part}_inner.h" for part in ("driver", "engine", "sim")}  # of rooms with several sources
+        inner = {f"{part}_inner.h" for part in ("driver", "engine", "sched", "sim")}  # of rooms with several sources
         first = included(source)[0]
         assert first == own.name if own.exists() and first not in inner else first in inner, source.name
 
