@@ -258,6 +258,7 @@ static int tell_slots(mt_driver *d) {
     uint32_t slots = stats.slots;
     mt_store_relaxed(&d->slots, slots + (d->uplink != NULL ? stats.slots_above : 0));
     mt_store_relaxed(&d->recalled, stats.recalled);
+    mt_store_relaxed(&d->ready, stats.ready);
     mt_store_relaxed(&d->objects, stats.objects);
     mt_store_relaxed(&d->objects_sent, stats.objects_sent);
     mt_store_relaxed(&d->objects_mapped, stats.objects_mapped);
@@ -480,8 +481,8 @@ mt_driver_stats mt_driver_stats_now(mt_driver *d) {
                              .slots = mt_load_relaxed(&d->slots),
                              .steps = mt_load_relaxed(&d->steps),
                              .sleeps = mt_load_relaxed(&d->sleeps),
-                             .frames_in = mt_load_relaxed(&d->frames_in),
-                             .frames_out = mt_load_relaxed(&d->frames_out),
+                             .frames_in = mt_load_relaxed(&d->frames_in), .frames_out = mt_load_relaxed(&d->frames_out),
+                             .ready = mt_load_relaxed(&d->ready),
                              .recalled = mt_load_relaxed(&d->recalled),
                              .objects = mt_load_relaxed(&d->objects),
                              .objects_sent = mt_load_relaxed(&d->objects_sent),

@@ -36,6 +36,7 @@ typedef struct mt_driver_options {
 typedef struct mt_driver_stats {
     uint64_t submitted; /* tasks and promises handed in */
     uint64_t ended;     /* of them in a final state */
+    uint64_t ready;     /* could run, and wait here for a worker */
     uint64_t slots;     /* workers that are up; a worker's engine: so many as it knows of */
     uint64_t steps;
     uint64_t sleeps;

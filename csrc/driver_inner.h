@@ -83,7 +83,7 @@ struct mt_driver {
     _Atomic uint64_t n_ended;
     _Atomic uint64_t slots;
     _Atomic uint64_t recalled;
-    _Atomic uint64_t objects, objects_sent, objects_mapped;
+    _Atomic uint64_t ready, objects, objects_sent, objects_mapped;
     _Atomic uint64_t cpu_ns; /* of the engine thread, once it has ended */
     mt_gate ended_gate;   /* n_ended or `ended` has changed */
     mt_gate space_gate;   /* the inbox has room again */

@@ -99,7 +99,7 @@ void mti_engine_lane_append(mt_engine *e, lane *l, mt_job *job) {
     *(is_first ? &l->first_job : &job_at(e, l->last_job)->next) = (uint32_t)job->id;
     l->last_job = (uint32_t)job->id;
     if (is_first) {
-        l->quiet_since_ns = 0;
+        l->quiet_since_ns = l->wanted_since_ns = 0;
         l->overtaking = NOBODY;
     } else if (job->priority > l->lowest && job->priority > l->overtaking) {
         l->overtaking = job->priority;
@@ -111,7 +111,7 @@ void mti_engine_lane_remove(mt_engine *e, lane *l, mt_job *job) {
     *(job->before == NO_JOB ? &l->first_job : &job_at(e, job->before)->next) = job->next;
     *(job->next == NO_JOB ? &l->last_job : &job_at(e, job->next)->before) = job->before;
     job->cost_ns = 0;
-    l->quiet_since_ns = 0;
+    l->quiet_since_ns = l->wanted_since_ns = 0;
 }
 
 int mti_engine_class_of(mt_engine *e, uint64_t fn, uint32_t *out_class) {
@@ -129,16 +129,19 @@ int mti_engine_class_of(mt_engine *e, uint64_t fn, uint32_t *out_class) {
 int mti_engine_enqueue(mt_engine *e, mt_job *job, uint64_t bytes) {
     int status = mti_engine_class_of(e, job->fn, &job->class_index);
     if (status == MT_OK) status = mt_table_add(e->jobs, job, &job->id);
-    return status == MT_OK ? mti_engine_push(e, job, bytes, false) : status;
+    return status == MT_OK ? mti_engine_push(e, job, bytes) : status;
 }
 
-int mti_engine_push(mt_engine *e, const mt_job *job, uint64_t bytes, bool first) {
+int mti_engine_push(mt_engine *e, mt_job *job, uint64_t bytes) {
     mt_ready ready = {.key = job->id,
                       .bytes = bytes,
+                      .age = job->age,
                       .class_index = job->class_index,
                       .priority = job->priority,
                       .origin = origin_of(job)};
-    return mt_sched_push_job(e->sched, &ready, first);
+    int status = mt_sched_push(e->sched, &ready);
+    job->age = ready.age;
+    return status;
 }
 
 static uint64_t bytes_of_task(const mt_task *task) {
@@ -152,6 +155,7 @@ static uint64_t bytes_of_task(const mt_task *task) {
 
 static int enqueue_task(mt_engine *e, mt_task *task) {
     uint64_t bytes = bytes_of_task(task);
+    task->job.age = 0; /* its turn comes after that of all others, even if it is to be tried again */
     if ((task->codec & MT_CODEC_SPAN) == 0) return mti_engine_enqueue(e, &task->job, bytes);
     int status = mti_engine_open_span(e, &task->job, task->args, task->args_size, bytes);
     if (status != MT_E_STALE) return status;
@@ -425,6 +429,7 @@ mt_engine_stats mt_engine_stats_now(const mt_engine *e) {
                              .stale_results = e->stale_results,
                              .lost = e->lost,
                              .recalled = e->recalled,
+                             .ready = mt_sched_ready(e->sched),
                              .slots = mt_sched_slots(e->sched),
                              .slots_above = e->up == NO_LANE ? 0 : mt_sched_lane_slots(e->sched, e->up),
                              .lanes = e->n_lanes - (e->up != NO_LANE)};

@@ -23,6 +23,7 @@
 typedef struct mt_engine_stats {
     mt_graph_counts graph;   /* tasks that were submitted here */
     uint64_t outstanding;    /* tasks or errands that have not ended */
+    uint64_t ready;          /* jobs that no lane has credit for yet */
     uint64_t objects;
     uint64_t object_bytes;
     uint64_t objects_sent;   /* OBJECT records sent down */

@@ -24,6 +24,7 @@ typedef struct lane {
     uint32_t first_job, last_job; /* what is booked, in order of assignment */
     int32_t lowest;               /* no booked job that may not have begun has a priority below this */
     uint64_t quiet_since_ns;      /* no job has come or gone since; 0: not looked at yet */
+    uint64_t wanted_since_ns;     /* nor since this, when others had nothing to do; 0: not yet */
     uint64_t recalled_ns;         /* the time of the last recall */
     int64_t overtaking;           /* a job of this priority was sent behind lower ones; NOBODY: none was */
     int64_t recall_below;         /* while `recalling`: the priority of the RECALL */
@@ -163,8 +164,8 @@ MT_MUST_CHECK int mti_engine_end_job(mt_engine *engine, mt_job *job, const endin
 MT_MUST_CHECK int mti_engine_class_of(mt_engine *engine, uint64_t fn, uint32_t *out_class);
 /* A new job is ready. */
 MT_MUST_CHECK int mti_engine_enqueue(mt_engine *engine, mt_job *job, uint64_t bytes);
-/* A job of the table is ready. `first`: before others. */
-MT_MUST_CHECK int mti_engine_push(mt_engine *engine, const mt_job *job, uint64_t bytes, bool first);
+/* A job of the table is ready, for the first time or again. */
+MT_MUST_CHECK int mti_engine_push(mt_engine *engine, mt_job *job, uint64_t bytes);
 /* The job is in no table any more. */
 void mti_engine_forget_job(mt_engine *engine, mt_job *job);
 

@@ -40,6 +40,7 @@ int mti_engine_on_task(mt_engine *e, uint32_t origin, const mt_incoming *incomin
     made->job.kind = JOB_ERRAND;
     made->job.fn = head.fn;
     made->job.priority = head.priority;
+    made->job.age = origin == e->up && head.age > 0 ? head.age : 0; /* what is recalled elsewhere and comes here goes before what is younger */
     const mt_edge_ref *refs = refs_of(made);
     int status = mt_objects_ref(e->objects, head.fn);
     for (uint32_t held = 0; held < head.rec.n && status == MT_OK; held++) {

@@ -1,7 +1,8 @@
 /* ready.h - the jobs that are ready, in the order in which they are to go.
  *
  * Role: the higher priority first, the older one first within it: a deque for each priority. Where a job may go is the scheduler's matter.
- * Invariants: `count` is the sum over the levels, whose priorities fall; `units` is that of all jobs.
+ * Jobs that come back go where they were. They come back by the hundred, so they are sorted in all at once, when somebody looks (mti_ready_settle).
+ * Invariants: `count` is the sum over the levels, whose priorities fall; `units` is that of all jobs; ages do not fall within a level.
  * Thread rule: one owner thread.
  */
 #ifndef MT_READY_H
@@ -12,6 +13,7 @@
 typedef struct mt_ready_job {
     uint64_t key;
     uint64_t items;
+    int64_t age; /* the lower goes first */
     uint32_t class_index;
     uint32_t bytes; /* capped: only compared with limits */
     uint32_t origin;
@@ -31,6 +33,8 @@ typedef struct mt_ready_level {
     uint64_t capacity; /* a power of two, or 0 */
     uint64_t first;
     uint64_t count;
+    mt_ready_job *late; /* not among the others yet; there is room for them */
+    uint64_t n_late, late_capacity;
 } mt_ready_level;
 
 typedef struct mt_ready_jobs {
@@ -39,16 +43,23 @@ typedef struct mt_ready_jobs {
     uint64_t n_levels, level_capacity;
     uint64_t count;
     uint64_t units; /* wraps when there are more than 2^64 */
+    uint64_t n_late; /* of all levels, and counted in `count` and `units` */
 } mt_ready_jobs;
 
 void mti_ready_init(mt_ready_jobs *ready, const mt_alloc *alloc);
 void mti_ready_clean_up(mt_ready_jobs *ready);
-/* `first`: before the others of its priority. MT_E_NOMEM. */
-MT_MUST_CHECK int mti_ready_push(mt_ready_jobs *ready, int32_t priority, const mt_ready_job *job, bool first);
+/* It goes before those of its priority that are as old. MT_E_NOMEM. */
+MT_MUST_CHECK int mti_ready_push(mt_ready_jobs *ready, int32_t priority, const mt_ready_job *job);
+void mti_ready_sort_in(mt_ready_jobs *ready);
 /* Takes one out of the middle of a level; those that remain keep their order. */
 void mti_ready_close_gap(mt_ready_level *level, uint64_t at);
 void mti_ready_forget(mt_ready_jobs *ready);
 MT_MUST_CHECK int mti_ready_check(const mt_ready_jobs *ready);
+
+/* To be called before anybody looks at the levels. */
+static inline void mti_ready_settle(mt_ready_jobs *ready) {
+    if (ready->n_late > 0) mti_ready_sort_in(ready);
+}
 
 /* The level of the job that is next; there must be one. */
 static inline mt_ready_level *mti_ready_next(const mt_ready_jobs *ready) {

@@ -7,6 +7,10 @@
  * pay: taking a job back costs as much as sending it. */
 #define RECALL_LOAD_NS 1000000u
 #define OVERDUE_NS 2000000u
+/* A lane that has not answered for so long, and for so many times what its oldest job should take, is stuck: what lies behind that job comes
+ * back although nobody starves, for who is free next would begin something younger. */
+#define STUCK_NS 20000000u
+#define STUCK_TIMES 2u
 /* A child is silent about idle slots for so long, and for so much of the time of an item: when all slots end at about the same time, tasks for them are
  * under way, and what was sent in addition would wait. */
 #define HUNGRY_NS 2000000u
@@ -15,7 +19,7 @@
 #define SHORT_PATIENCE_NS 100000u
 #define LONG_PATIENCE_NS 50000000u
 
-/* To the front of the queue. */
+/* To where it was in the queue. */
 static int put_back(mt_engine *e, mt_job *job) {
     mt_assignment booking = mti_engine_booking_of(job);
     mti_engine_lane_remove(e, &e->lanes[job->lane], job);
@@ -28,7 +32,7 @@ static int put_back(mt_engine *e, mt_job *job) {
         mti_engine_drop_orphan(e, job);
         return MT_OK;
     }
-    return mti_engine_push(e, job, job->bytes_booked, true);
+    return mti_engine_push(e, job, job->bytes_booked);
 }
 
 int mti_engine_put_back_after(mt_engine *e, uint32_t lane_index, uint64_t started) {
@@ -91,12 +95,13 @@ static int give_up(mt_engine *e, mt_job *job, lane *to) {
     return status;
 }
 
+/* The oldest: who asks has slots for them, and what is younger may take long. */
 static int give_up_ready(mt_engine *e, uint32_t origin) {
     lane *to = &e->lanes[origin];
     int status = MT_OK;
     uint64_t key;
     while (to->owed > 0 && status == MT_OK &&
-           mt_sched_take_last(e->sched, origin, to->owed_floor, to->owed_below, &key) == MT_OK) {
+           mt_sched_take(e->sched, origin, to->owed_floor, to->owed_below, &key) == MT_OK) {
         mt_job *job = mt_table_find(e->jobs, key);
         if (job != NULL) status = give_up(e, job, to);
     }
@@ -244,8 +249,8 @@ static int recall_from_above(mt_engine *e, uint64_t idle, uint64_t *out_n) {
     }
     if (fitting == 0) return MT_OK;
     lane *l = &e->lanes[e->up];
-    if (l->quiet_since_ns == 0) l->quiet_since_ns = e->now_ns;
-    uint64_t last_ns = l->quiet_since_ns > l->recalled_ns ? l->quiet_since_ns : l->recalled_ns;
+    if (l->wanted_since_ns == 0) l->wanted_since_ns = e->now_ns;
+    uint64_t last_ns = l->wanted_since_ns > l->recalled_ns ? l->wanted_since_ns : l->recalled_ns;
     uint64_t at_ns = last_ns + (l->patience_ns > SHORT_PATIENCE_NS ? l->patience_ns : SHORT_PATIENCE_NS);
     if (e->now_ns < at_ns) {
         if (at_ns < e->due_ns) e->due_ns = at_ns;
@@ -255,8 +260,26 @@ static int recall_from_above(mt_engine *e, uint64_t idle, uint64_t *out_n) {
     return recall_from(e, e->up, idle + excess(e, e->up) / 2, floor, ANY_PRIORITY, NO_LANE);
 }
 
+/* A lane that should have answered by now gets nothing ahead. */
+static bool is_stuck(mt_engine *e, uint32_t lane_index) {
+    const lane *l = &e->lanes[lane_index];
+    if (!l->up || l->first_job == NO_JOB) return false;
+    uint64_t at_ns = l->quiet_since_ns + OVERDUE_NS;
+    if (e->now_ns >= at_ns) {
+        mt_assignment oldest = mti_engine_booking_of(job_at(e, l->first_job));
+        at_ns += STUCK_TIMES * oldest.cost_ns / oldest.units;
+    }
+    if (e->now_ns >= at_ns) {
+        mt_sched_set_overdue(e->sched, lane_index);
+        at_ns += STUCK_NS - OVERDUE_NS;
+        if (e->now_ns >= at_ns) return true;
+    }
+    if (at_ns < e->due_ns && excess(e, lane_index) > 0) e->due_ns = at_ns;
+    return false;
+}
+
 /* Finds lanes that are behind while others have nothing to do, or while jobs that are more urgent wait here or behind others in the lane (a
- * child sorts what it gets by itself). */
+ * child sorts what it gets by itself); and lanes that are stuck. */
 int mti_engine_recall(mt_engine *e, uint64_t *out_n) {
     int32_t priority = 0;
     uint64_t urgent = 0, idle = mti_engine_idle(e);
@@ -271,22 +294,26 @@ int mti_engine_recall(mt_engine *e, uint64_t *out_n) {
     for (uint32_t i = 0; i < e->n_lanes && status == MT_OK; i++) {
         lane *l = &e->lanes[i];
         if (i == e->up) continue;
-        int64_t below = l->link->recall != NULL && l->overtaking > wanted ? l->overtaking : wanted;
-        if (!may_recall(e, i, below)) continue;
         if (l->quiet_since_ns == 0) l->quiet_since_ns = e->now_ns;
+        int64_t below = l->link->recall != NULL && l->overtaking > wanted ? l->overtaking : wanted;
+        bool stuck = is_stuck(e, i);
+        if (stuck) below = ANY_PRIORITY;
+        if (!may_recall(e, i, below)) continue;
+        if (l->wanted_since_ns == 0) l->wanted_since_ns = e->now_ns;
         if (below == ANY_PRIORITY && e->now_ns < l->recalled_ns + l->patience_ns) { /* what is urgent does not wait for that */
             if (l->recalled_ns + l->patience_ns < e->due_ns) e->due_ns = l->recalled_ns + l->patience_ns;
             continue;
         }
-        bool overdue = e->now_ns - l->quiet_since_ns >= OVERDUE_NS;
+        bool overdue = stuck || e->now_ns - l->wanted_since_ns >= OVERDUE_NS;
         if (overdue) mt_sched_set_overdue(e->sched, i);
         bool pays = e->now_ns - l->recalled_ns >= OVERDUE_NS && mt_sched_load(e->sched, i) >= RECALL_LOAD_NS;
         if (!overdue && !pays) {
-            if (l->quiet_since_ns + OVERDUE_NS < e->due_ns) e->due_ns = l->quiet_since_ns + OVERDUE_NS;
+            if (l->wanted_since_ns + OVERDUE_NS < e->due_ns) e->due_ns = l->wanted_since_ns + OVERDUE_NS;
             continue;
         }
-        uint64_t behind = excess(e, i), share = idle * behind / (idle + behind) + 1;
-        status = recall_from(e, i, urgent > 0 ? (urgent < behind ? urgent : behind) : share, INT32_MIN, below, NO_LANE);
+        uint64_t behind = excess(e, i), n = UINT64_MAX; /* of a lane that is stuck all: it would keep the youngest, and begin those */
+        if (!stuck) n = urgent == 0 ? idle * behind / (idle + behind) + 1 : urgent < behind ? urgent : behind;
+        status = recall_from(e, i, n, INT32_MIN, below, NO_LANE);
         ++*out_n;
     }
     return status;

@@ -139,22 +139,21 @@ void mt_sched_hint(mt_sched *sched, uint32_t class_index, uint64_t duration_ns) 
 
 /* ---- ready jobs ---- */
 
-int mt_sched_push(mt_sched *sched, uint64_t key, uint32_t class_index, int32_t priority, uint64_t bytes, bool first) {
-    mt_ready job = {.key = key, .bytes = bytes, .class_index = class_index, .priority = priority, .origin = MT_NO_LANE};
-    return mt_sched_push_job(sched, &job, first);
-}
-
-int mt_sched_push_job(mt_sched *sched, const mt_ready *ready, bool first) {
+int mt_sched_push(mt_sched *sched, mt_ready *ready) {
     mt_ready_job job = {.key = ready->key,
                         .items = ready->items,
+                        .age = ready->age != 0 ? ready->age : sched->last_age + 1,
                         .class_index = ready->class_index,
                         .bytes = ready->bytes < UINT32_MAX ? (uint32_t)ready->bytes : UINT32_MAX,
                         .origin = ready->origin,
                         .chunk = (ready->chunk < INT32_MAX ? ready->chunk : INT32_MAX) & INT32_MAX,
                         .stays = ready->stays};
-    int status = mti_ready_push(&sched->ready, ready->priority, &job, first);
-    if (status == MT_OK && job.origin != MT_NO_LANE) sched->lanes[job.origin].queued++;
-    return status;
+    int status = mti_ready_push(&sched->ready, ready->priority, &job);
+    if (status != MT_OK) return status;
+    ready->age = job.age;
+    if (job.age > sched->last_age && job.age <= MT_MAX_AGE) sched->last_age = job.age;
+    if (job.origin != MT_NO_LANE) sched->lanes[job.origin].queued++;
+    return MT_OK;
 }
 
 /* The job is ready no more. */
@@ -177,6 +176,7 @@ static void book(mt_sched *sched, uint32_t lane_index, const mt_ready_job *job, 
 
 int mt_sched_next(mt_sched *sched, mt_assignment *out) {
     if (sched->ready.count == 0) return MT_E_AGAIN;
+    mti_ready_settle(&sched->ready);
     mt_ready_level *l = mti_ready_next(&sched->ready);
     const mt_ready_job *job = mti_ready_at(l, 0);
     demand wanted = mti_sched_demand(sched, job, l->priority);
@@ -216,6 +216,7 @@ static uint64_t first_not_from(const mt_ready_level *l, uint32_t origin) {
 
 int mt_sched_next_up(mt_sched *sched, uint32_t up, mt_assignment *out) {
     if (sched->ready.count == sched->lanes[up].queued) return MT_E_AGAIN;
+    mti_ready_settle(&sched->ready);
     mt_ready_level *found = NULL;
     uint64_t at = 0;
     for (mt_ready_level *l = sched->ready.levels + sched->ready.n_levels; l-- > sched->ready.levels;) {
@@ -276,8 +277,9 @@ void mt_sched_done(mt_sched *sched, const mt_assignment *what, uint64_t duration
     heap_refresh(sched, what->lane);
 }
 
-int mt_sched_first_priority(const mt_sched *sched, int32_t *out_priority, uint64_t *out_n) {
+int mt_sched_first_priority(mt_sched *sched, int32_t *out_priority, uint64_t *out_n) {
     if (sched->ready.count == 0) return MT_E_AGAIN;
+    mti_ready_settle(&sched->ready);
     const mt_ready_level *l = mti_ready_next(&sched->ready);
     *out_priority = l->priority;
     *out_n = l->count;
@@ -286,6 +288,7 @@ int mt_sched_first_priority(const mt_sched *sched, int32_t *out_priority, uint64
 
 void mt_sched_let_go(mt_sched *sched, int32_t priority, uint64_t key) {
     const mt_ready_jobs *ready = &sched->ready;
+    mti_ready_settle(&sched->ready);
     for (uint64_t i = 0; i < ready->n_levels; i++) {
         const mt_ready_level *l = &ready->levels[i];
         for (uint64_t k = 0; l->priority == priority && k < l->count; k++) {
@@ -294,21 +297,25 @@ void mt_sched_let_go(mt_sched *sched, int32_t priority, uint64_t key) {
     }
 }
 
-int mt_sched_take_last(mt_sched *sched, uint32_t origin, int64_t floor, int64_t below, uint64_t *out_key) {
+int mt_sched_take(mt_sched *sched, uint32_t origin, int64_t floor, int64_t below, uint64_t *out_key) {
     if (sched->ready.count == 0 || (origin != MT_NO_LANE && sched->lanes[origin].queued == 0)) return MT_E_AGAIN;
+    mti_ready_settle(&sched->ready);
+    mt_ready_level *found = NULL;
+    uint64_t at = 0;
     const mt_ready_jobs *ready = &sched->ready;
     for (mt_ready_level *l = ready->levels + ready->n_levels; l-- > ready->levels && l->priority < below;) {
-        uint64_t i = l->priority < floor ? 0 : l->count;
-        for (; i > 0; i--) {
-            const mt_ready_job *at = mti_ready_at(l, i - 1);
-            if (at->origin == origin && at->stays == 0) break;
-        }
-        if (i == 0) continue;
-        *out_key = mti_ready_at(l, i - 1)->key;
-        leave(sched, l, i - 1);
-        return MT_OK;
+        if (l->priority < floor) continue;
+        if (found != NULL && band(l->priority) != band(found->priority)) break;
+        uint64_t i = 0;
+        while (i < l->count && (mti_ready_at(l, i)->origin != origin || mti_ready_at(l, i)->stays != 0)) i++;
+        if (i == l->count) continue;
+        found = l;
+        at = i;
     }
-    return MT_E_AGAIN;
+    if (found == NULL) return MT_E_AGAIN;
+    *out_key = mti_ready_at(found, at)->key;
+    leave(sched, found, at);
+    return MT_OK;
 }
 
 uint32_t mt_sched_lane_slots(const mt_sched *sched, uint32_t lane_index) { return sched->lanes[lane_index].limits.slots; }
@@ -352,6 +359,7 @@ int mt_sched_check(const mt_sched *sched) {
     for (uint64_t i = 0; i < sched->ready.n_levels; i++) {
         const mt_ready_level *at = &sched->ready.levels[i];
         for (uint64_t k = 0; k < at->count; k++) with_origin += mti_ready_at(at, k)->origin != MT_NO_LANE;
+        for (uint64_t k = 0; k < at->n_late; k++) with_origin += at->late[k].origin != MT_NO_LANE;
     }
     uint32_t slots = 0;
     for (uint32_t i = 0; i < sched->n_lanes; i++) {

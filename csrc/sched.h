@@ -26,6 +26,7 @@ typedef struct mt_sched mt_sched;
 
 #define MT_BAND 1048576 /* width of a band of priorities; the middle of the first is 0 */
 #define MT_NO_LANE 4294967295u
+#define MT_MAX_AGE 4611686018427387904 /* larger ones, which nobody gives, are not counted on from */
 
 /* A lane's limits. */
 typedef struct mt_lane_limits {
@@ -41,11 +42,12 @@ typedef struct mt_ready {
     uint64_t key;
     uint64_t items; /* that it can be cut into; 0: it is one thing */
     uint64_t bytes;
+    int64_t age; /* which is its turn among those of its priority: the lower goes first, of equal ones the one that came last; 0: it is new, and gets one more than the highest so far */
     uint32_t class_index;
     int32_t priority;
     uint32_t origin; /* a lane, or MT_NO_LANE as above */
     uint32_t chunk;  /* items that a slot gets at a time; 0: by their duration */
-    bool stays;      /* mt_sched_take_last passes it over */
+    bool stays;      /* mt_sched_take passes it over */
 } mt_ready;
 
 typedef struct mt_assignment {
@@ -76,11 +78,8 @@ MT_EXPORT void mt_sched_drop_class(mt_sched *sched, uint32_t class_index);
 MT_EXPORT uint64_t mt_sched_expect(const mt_sched *sched, uint32_t class_index);
 /* Tells what is known from elsewhere; no effect once the class has measurements of its own. */
 MT_EXPORT void mt_sched_hint(mt_sched *sched, uint32_t class_index, uint64_t duration_ns);
-/* A job is ready. `first`: before others of its priority (it has waited already). MT_E_NOMEM. */
-MT_EXPORT MT_MUST_CHECK int mt_sched_push(mt_sched *sched, uint64_t key, uint32_t class_index, int32_t priority,
-                                          uint64_t bytes, bool first);
-/* The same with everything that can be said of a job. */
-MT_EXPORT MT_MUST_CHECK int mt_sched_push_job(mt_sched *sched, const mt_ready *job, bool first);
+/* A job is ready. Sets its age if it is new; who has waited already comes back with what it got. MT_E_NOMEM. */
+MT_EXPORT MT_MUST_CHECK int mt_sched_push(mt_sched *sched, mt_ready *job);
 /* The next job for the way up, booked. MT_E_AGAIN: none may go there, or it has no credit. */
 MT_EXPORT MT_MUST_CHECK int mt_sched_next_up(mt_sched *sched, uint32_t up, mt_assignment *out);
 /* The next job and its lane, booked. MT_E_AGAIN: nothing ready or no lane has credit. O(log lanes). */
@@ -99,11 +98,10 @@ MT_EXPORT void mt_sched_return_some(mt_sched *sched, const mt_assignment *what);
 /* Items of a class that are a unit, of jobs with this `chunk`. */
 MT_EXPORT uint64_t mt_sched_unit_items(const mt_sched *sched, uint32_t class_index, uint32_t chunk);
 /* Priority of the job that is next, and how many of that priority are ready; MT_E_AGAIN: none is ready. */
-MT_EXPORT MT_MUST_CHECK int mt_sched_first_priority(const mt_sched *sched, int32_t *out_priority, uint64_t *out_n);
-/* Takes the job that would be the last out of the ready ones with this origin that do not stay and a priority from `floor` on and below `below`. MT_E_AGAIN: there is
- * none. */
-MT_EXPORT MT_MUST_CHECK int mt_sched_take_last(mt_sched *sched, uint32_t origin, int64_t floor, int64_t below,
-                                               uint64_t *out_key);
+MT_EXPORT MT_MUST_CHECK int mt_sched_first_priority(mt_sched *sched, int32_t *out_priority, uint64_t *out_n);
+/* Takes the job that would be next out of the ready ones with this origin that do not stay and have a priority from `floor` on and below `below`; of several bands
+ * the lowest. MT_E_AGAIN: there is none. */
+MT_EXPORT MT_MUST_CHECK int mt_sched_take(mt_sched *sched, uint32_t origin, int64_t floor, int64_t below, uint64_t *out_key);
 /* A ready job stays no more. */
 MT_EXPORT void mt_sched_let_go(mt_sched *sched, int32_t priority, uint64_t key);
 /* Slots of a lane. */

@@ -33,6 +33,7 @@ typedef struct demand {
 struct mt_sched {
     const mt_alloc *alloc;
     mt_ready_jobs ready;
+    int64_t last_age;
     lane *lanes;
     uint64_t n_lanes, lane_capacity;
     uint32_t *heap; /* lanes that may have credit, by booked work for each slot */

@@ -107,7 +107,8 @@ static mt_rec_task head_of(const mt_engine *e, const outgoing *out, uint64_t siz
     return (mt_rec_task){{size, out->job->id, MT_KIND_TASK, (uint16_t)out->codec, n_edges},
                          out->job->fn,
                          out->job->priority,
-                         cost < UINT32_MAX ? (uint32_t)cost : UINT32_MAX};
+                         cost < UINT32_MAX ? (uint32_t)cost : UINT32_MAX,
+                         out->job->age};
 }
 
 /* head, references, inline values with padding, arguments */

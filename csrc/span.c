@@ -39,25 +39,28 @@ static void free_part(mt_engine *e, span_part *p) {
     mt_put(e->alloc, p);
 }
 
-static int push_part(mt_engine *e, const span_part *p, bool first) {
+static int push_part(mt_engine *e, const span_part *p) {
     bool is_items = p->values == NULL;
     mt_ready ready = {.key = p->job.id,
                       .items = is_items ? p->count : 0,
                       .bytes = is_items ? p->of->bytes : p->values->size,
+                      .age = p->of->whole->age,
                       .class_index = p->job.class_index,
                       .priority = p->job.priority,
                       .origin = origin_of(&p->job),
                       .chunk = p->of->head.chunk,
                       .stays = !is_returnable(&p->job)};
-    return mt_sched_push_job(e->sched, &ready, first);
+    int status = mt_sched_push(e->sched, &ready);
+    p->of->whole->age = ready.age;
+    return status;
 }
 
 /* A new part is ready. */
-static int add_part(mt_engine *e, span_part *p, uint64_t fn, bool first) {
+static int add_part(mt_engine *e, span_part *p, uint64_t fn) {
     p->job.fn = fn;
     int status = mti_engine_class_of(e, fn, &p->job.class_index);
     if (status == MT_OK) status = mt_table_add(e->jobs, &p->job, &p->job.id);
-    return status == MT_OK ? push_part(e, p, first) : status;
+    return status == MT_OK ? push_part(e, p) : status;
 }
 
 static void drop_ready_parts(mt_engine *e, span *s) {
@@ -91,7 +94,7 @@ int mti_engine_open_span(mt_engine *e, mt_job *whole, const void *args, uint64_t
         s->args_at = mti_args_at(errand_of(whole)->record->data);
     }
     span_part *p = new_part(e, s, head.first, head.count);
-    return p == NULL ? MT_E_NOMEM : add_part(e, p, whole->fn, false);
+    return p == NULL ? MT_E_NOMEM : add_part(e, p, whole->fn);
 }
 
 static void free_span(mt_engine *e, span *s) {
@@ -186,7 +189,7 @@ static int combine(mt_engine *e, span *s, uint64_t from, uint64_t n) {
         return MT_E_NOMEM;
     }
     p->values = values;
-    return add_part(e, p, s->head.combine, true);
+    return add_part(e, p, s->head.combine);
 }
 
 /* A part has given a value. Parts end nearly in order, so its place is near the end. */
@@ -271,14 +274,14 @@ int mti_engine_cut_part(mt_engine *e, span_part *rest, uint64_t items, span_part
     rest->count -= items;
     *out_front = front;
     int status = mt_table_add(e->jobs, &front->job, &front->job.id);
-    return status == MT_OK ? push_part(e, rest, true) : status;
+    return status == MT_OK ? push_part(e, rest) : status;
 }
 
 int mti_engine_put_back_part(mt_engine *e, span_part *p) {
     span *s = p->of;
     if (s->failed || !is_wanted(s)) return go_on(e, s);
     if (is_task(s) && is_undivided(&p->job)) mt_graph_unassign(e->graph, task_of(s->whole));
-    return push_part(e, p, true);
+    return push_part(e, p);
 }
 
 int mti_engine_give_up_part(mt_engine *e, span_part *p, uint64_t units, uint64_t *out_units) {
@@ -295,7 +298,7 @@ int mti_engine_give_up_part(mt_engine *e, span_part *p, uint64_t units, uint64_t
     int status = mti_engine_tell_origin(e, errand_of(s->whole), &how);
     s->head.count -= items;
     p->count -= items;
-    if (p->count > 0) return status == MT_OK ? push_part(e, p, false) : status;
+    if (p->count > 0) return status == MT_OK ? push_part(e, p) : status;
     free_part(e, p);
     for (const span_part *last = s->parts; last != NULL; last = last->next) {
         if (last->job.cost_ns == 0 && is_returnable(&last->job)) mt_sched_let_go(e->sched, last->job.priority, last->job.id);
@@ -322,7 +325,7 @@ int mti_engine_shorten_part(mt_engine *e, span_part *p, uint64_t items) {
         free_part(e, back);
         return MT_OK;
     }
-    return add_part(e, back, job->fn, true);
+    return add_part(e, back, job->fn);
 }
 
 int mti_engine_end_part(mt_engine *e, span_part *p, const ending *how) {
@@ -332,7 +335,7 @@ int mti_engine_end_part(mt_engine *e, span_part *p, const ending *how) {
     if (outcome == MT_OUTCOME_LOST && how->is_ours && p->losses_left > 0 && !s->failed && is_wanted(s)) {
         p->losses_left--;
         status = mt_table_add(e->jobs, &p->job, &p->job.id);
-        return status == MT_OK ? push_part(e, p, true) : status;
+        return status == MT_OK ? push_part(e, p) : status;
     }
     if (outcome != MT_OUTCOME_OK) {
         status = fail(e, s, p, how);

@@ -79,6 +79,7 @@ typedef struct mt_job {
     uint64_t id; /* in the engine's table; 0: not there */
     uint64_t fn;
     uint64_t cost_ns;  /* what the scheduler booked for it; 0: it is on no lane */
+    int64_t age;       /* as in mt_ready */
     uint32_t before;   /* neighbours in the lane's list, as the lower half of their ids; UINT32_MAX: none */
     uint32_t next;
     uint32_t lane;
@@ -123,6 +124,8 @@ struct mt_task {
             uint64_t args_size;
             mt_blob *args_blob; /* owns `args` when they are large; else they lie behind the edges */
             mt_task *begun;     /* spans: a promise, with a reference; NULL: none, or it is fulfilled */
+            uint32_t codec;
+            uint32_t open_edges;
         };
         mt_value value; /* from then on */
     };
@@ -133,9 +136,7 @@ struct mt_task {
     mt_task *next;         /* in the ended list or a reaper */
     mt_task *ready_next;   /* in the ready list, which holds a reference of its own */
     mt_node live; /* in the graph's ring of tasks that have not ended */
-    uint32_t codec; /* of the arguments */
     uint32_t n_edges;
-    uint32_t open_edges;
     uint8_t retries_left;
     uint8_t losses_left;
     uint8_t place; /* enum mt_place */

@@ -60,7 +60,7 @@ class Driver:
 
 
 _STATS = (
-    *("submitted", "ended", "slots", "steps", "sleeps", "frames_in", "frames_out"),
+    *("submitted", "ended", "ready", "slots", "steps", "sleeps", "frames_in", "frames_out"),
     *("recalled", "objects", "objects_sent", "objects_mapped", "neighbours", "bells", "cpu_ns"),
 )
 

@@ -166,7 +166,8 @@ class Engine(Submission):
     def stats(self) -> dict[str, int]:
         """What the engine has counted.
 
-        submitted and ended tasks; slots: workers that are up; recalled: tasks taken back from a busy worker;
+        submitted and ended tasks; ready: could run, and wait for a worker; slots: workers that are up;
+        recalled: tasks taken back from a busy worker;
         objects: functions, shared and large values that the root holds; objects_sent: how often one was sent to a
         worker or rank right below; objects_mapped: of which the worker maps it;
         neighbours: ranks right below; bells: those of them on this node, which are woken directly; of the engine's

@@ -48,3 +48,28 @@ def test_an_urgent_task_overtakes_what_was_sent_ahead(tmp_path: Path) -> None:
             time.sleep(0.01)
         gate.touch()
         assert urgent.result(timeout=60)[1] < min(f.result(timeout=60)[1] for f in patient)
+
+
+def test_short_tasks_pass_long_ones_that_wait(tmp_path: Path) -> None:
+    """Both workers turn out to be busy for long, and long tasks follow: who is free first takes what is oldest."""
+    gates = [tmp_path / "first", tmp_path / "second", tmp_path / "others"]
+    with mpitask.load(workers=2) as engine:
+        app = mpitask.python_app(wait_for)
+        concurrent.futures.wait([app("", i) for i in range(500)], timeout=60)
+        long = [app(str(gates[i]), -1) for i in range(2)]
+        deadline = time.monotonic() + 60
+        while not all(f.running() for f in long) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        short = [app("", i) for i in range(50)]
+        others = [app(str(gates[2]), -2) for _ in range(10)]
+        try:
+            while engine.stats()["ready"] < len(short) + len(others) and time.monotonic() < deadline:
+                time.sleep(0.01)
+            gates[0].touch()
+            assert [f.result(timeout=60)[0] for f in short] == list(range(50))
+            assert not long[1].done()
+            assert not any(f.done() for f in others)
+        finally:
+            for gate in gates:
+                gate.touch()
+        assert {f.result(timeout=60)[0] for f in others} == {-2}

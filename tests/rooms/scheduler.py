@@ -76,7 +76,7 @@ class Sched:
 
     def learn(self, number: int, items: int, each_ns: int) -> None:
         """What `items` that have ended teach. There must be a lane with credit."""
-        self.push_job(0, items=items, chunk=items, class_index=number)
+        self.push(0, items=items, chunk=items, class_index=number)
         job = self.next()
         assert job is not None
         self.done(job, items * each_ns - OVERHEAD_NS)
@@ -90,13 +90,14 @@ class Sched:
     def hint(self, number: int, duration_ns: int) -> None:
         lib.mt_sched_hint(self.handle, number, duration_ns)
 
-    def push(self, key: int, class_index: int = 0, priority: int = 0, size: int = 0, first: bool = False) -> None:
-        call = partial(lib.mt_sched_push, self.handle, key, class_index, priority, size, first)
-        assert self.memory.attempt(call, self.unchanged) == OK
-
-    def push_job(self, key: int, *, first: bool = False, **fields: Any) -> None:
-        ready = ffi.new("mt_ready *", {"key": key, "origin": NO_LANE, **fields})
-        assert self.memory.attempt(partial(lib.mt_sched_push_job, self.handle, ready, first), self.unchanged) == OK
+    def push(
+        self, key: int, class_index: int = 0, priority: int = 0, size: int = 0, *, age: int = 0, **more: Any
+    ) -> int:
+        """Returns the age that it has got."""
+        fields = {"key": key, "class_index": class_index, "priority": priority, "bytes": size, "age": age}
+        ready = ffi.new("mt_ready *", {"origin": NO_LANE, **fields, **more})
+        assert self.memory.attempt(partial(lib.mt_sched_push, self.handle, ready), self.unchanged) == OK
+        return int(ready.age)
 
     def next(self, up: int | None = None) -> Job | None:
         """None: not now."""
@@ -141,9 +142,9 @@ class Sched:
             return None
         return int(priority[0]), int(n[0])
 
-    def take_last(self, below: int) -> int | None:
+    def take(self, below: int) -> int | None:
         key = ffi.new("uint64_t *", SENTINEL)
-        if lib.mt_sched_take_last(self.handle, lib.MT_NO_LANE, -(2**31), below, key) == AGAIN:
+        if lib.mt_sched_take(self.handle, lib.MT_NO_LANE, -(2**31), below, key) == AGAIN:
             assert key[0] == SENTINEL
             return None
         return int(key[0])

@@ -17,7 +17,7 @@ pytestmark = SHRINKING_TAKES_LONG
 
 PARENT, CHILD, WORKER, ZYGOTE = lib.MT_ROLE_PARENT, lib.MT_ROLE_CHILD, lib.MT_ROLE_WORKER, lib.MT_ROLE_ZYGOTE
 ROLES = [PARENT, CHILD, WORKER, ZYGOTE]
-HEAD, TASK_HEAD, RESULT_HEAD, LOST, WHERE, SPAN_HEAD = 24, 40, 32, 16, 32, 32
+HEAD, TASK_HEAD, RESULT_HEAD, LOST, WHERE, SPAN_HEAD = 24, 48, 32, 16, 32, 32
 EDGE = 24
 
 
@@ -76,7 +76,7 @@ class Record:
 def task(edges: list[tuple[int, int]], values: int, args: bytes = b"", n: int | None = None) -> Record:
     """A TASK record with (object, size) edges and `values` bytes of inline values."""
     refs = b"".join(struct.pack("<QQQ", o, size, 1) for o, size in edges)
-    body = struct.pack("<QiI", 1, 0, 0) + refs + bytes(values) + args
+    body = struct.pack("<QiIq", 1, 0, 0, 1) + refs + bytes(values) + args
     return Record(lib.MT_KIND_TASK, len(edges) if n is None else n, body)
 
 

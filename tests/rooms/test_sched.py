@@ -52,10 +52,30 @@ def test_a_job_that_has_waited_already_comes_before_others_of_its_priority_only(
     sched.add_lane(slots=100)
     for key in range(3):
         sched.push(key, priority=key % 2)
-    sched.push(10, priority=0, first=True)
-    sched.push(11, priority=0, first=True)
-    sched.push(12, priority=-1, first=True)
+    sched.push(10, priority=0, age=-1)
+    sched.push(11, priority=0, age=-1)
+    sched.push(12, priority=-1, age=-2)
     assert [key for key, _ in sched.all()] == [1, 11, 10, 0, 2, 12]
+
+
+def test_jobs_that_come_back_go_where_they_were(sched: Sched) -> None:
+    """Of two lanes, one after the other, the newest first."""
+    sched.add_class()
+    lanes = [sched.add_lane(slots=100), sched.add_lane(slots=100)]
+    ages = [sched.push(key) for key in range(200)]
+    assert ages == list(range(1, 201))
+    taken = {}
+    while (job := sched.next()) is not None:
+        taken[job.key] = job
+    assert {job.lane for job in taken.values()} == set(lanes)
+    later = [sched.push(key) for key in range(200, 300)]
+    assert later == list(range(201, 301))
+    for lane in lanes:
+        for key in sorted((key for key, job in taken.items() if job.lane == lane), reverse=True):
+            sched.come_back(taken[key])
+            assert sched.push(key, age=ages[key]) == ages[key]
+            assert sched.check() == OK
+    assert [key for key, _ in sched.all()] == list(range(200)), "there are 200 slots"
 
 
 def test_a_queue_that_turns_and_grows_keeps_its_order(sched: Sched) -> None:
@@ -69,7 +89,7 @@ def test_a_queue_that_turns_and_grows_keeps_its_order(sched: Sched) -> None:
     expected = list(range(40, 50))
     for key in range(100, 400):
         first = key % 3 == 0
-        sched.push(key, first=first)
+        sched.push(key, age=-1 if first else 0)
         expected.insert(0 if first else len(expected), key)
         assert sched.check() == OK
     assert [key for key, _ in sched.all()] == expected
@@ -239,7 +259,7 @@ def test_forgotten_jobs_do_not_come_back(sched: Sched) -> None:
     sched.add_class()
     sched.add_lane(slots=100)
     for key in range(100):
-        sched.push(key, priority=key % 5, first=key % 3 == 0)
+        sched.push(key, priority=key % 5, age=-1 if key % 3 == 0 else 0)
     sched.forget_ready()
     assert (sched.ready, sched.next()) == (0, None)
     sched.push(500, priority=3)
@@ -270,13 +290,13 @@ def test_a_lane_gets_work_as_soon_as_its_credit_suffices(sched: Sched) -> None:
 def test_durations_of_items_are_weighted_by_their_number(sched: Sched) -> None:
     number = sched.add_class()
     sched.add_lane()
-    sched.push_job(1, items=10**6, class_index=number)
+    sched.push(1, items=10**6, class_index=number)
     job = sched.next()
     assert job is not None
     assert (job.items, job.units, job.cost_ns) == (1, 1, UNKNOWN_NS), "of what is not known at all, one"
     sched.done(job, 20_000)
     assert sched.expect(number) == 20_000 + OVERHEAD_NS
-    sched.push_job(1, items=10**6 - 1, class_index=number, chunk=1428)
+    sched.push(1, items=10**6 - 1, class_index=number, chunk=1428)
     job = sched.next()
     assert job is not None
     assert job.items == 1428
@@ -290,7 +310,7 @@ def test_so_many_items_at_a_time_as_have_ended(sched: Sched) -> None:
     sched.add_lane()
     left, sizes, known = 10**9, [], 0
     while sched.expect(number) == 0 or sizes[-1] < CHUNK_NS // (2 * sched.expect(number)):
-        sched.push_job(1, items=left, class_index=number)
+        sched.push(1, items=left, class_index=number)
         job = sched.next()
         assert job is not None
         assert job.items <= max(1, known // 2)
@@ -307,11 +327,11 @@ def test_a_lane_that_cuts_gets_several_slots_worth_and_never_more_than_twice_its
     lane, other = sched.add_lane(slots=8, cuts=True), sched.add_lane(slots=2)
     sched.learn(number, 20, CHUNK_NS // 10)
     left, jobs = 10**6, []
-    sched.push_job(1, items=left, class_index=number)
+    age = sched.push(1, items=left, class_index=number)
     while (job := sched.next()) is not None:
         jobs.append(job)
         left -= job.items
-        sched.push_job(1, items=left, class_index=number, first=True)
+        sched.push(1, items=left, class_index=number, age=age)
     assert [(job.units, job.items) for job in jobs if job.lane == lane] == [(4, 40)] * 4
     assert [(job.units, job.items) for job in jobs if job.lane == other] == [(1, 10)] * 4
     assert lib.mt_sched_excess(sched.handle, lane) == 8
@@ -327,7 +347,7 @@ def test_the_last_job_of_items_is_cut_smaller_and_smaller(sched: Sched) -> None:
     sched.learn(number, 10**6, 1000)
     left, sizes = 120_000, []
     while left:
-        sched.push_job(1, items=left, class_index=number)
+        sched.push(1, items=left, class_index=number)
         job = sched.next()
         assert job is not None
         sizes.append(job.items)
@@ -337,7 +357,7 @@ def test_the_last_job_of_items_is_cut_smaller_and_smaller(sched: Sched) -> None:
     assert sizes[0] == 120_000 // 8
     assert sizes[-2] <= LEAST_CHUNK_NS // 1000
     assert sum(sizes) == 120_000
-    sched.push_job(1, items=120_000, class_index=number)
+    sched.push(1, items=120_000, class_index=number)
     sched.push(2, number)
     job = sched.next()
     assert job is not None
@@ -349,12 +369,12 @@ def test_jobs_that_stay_are_not_given_back(sched: Sched) -> None:
     sched.add_class()
     lane = sched.add_lane()
     for key, stays in enumerate([False, True, False, True]):
-        sched.push_job(key, items=5, origin=lane, stays=stays)
+        sched.push(key, items=5, origin=lane, stays=stays)
     found = []
     key = ffi.new("uint64_t *")
-    while lib.mt_sched_take_last(sched.handle, lane, -(2**31), 2**32, key) == OK:
+    while lib.mt_sched_take(sched.handle, lane, -(2**31), 2**32, key) == OK:
         found.append(key[0])
-    assert found == [2, 0]
+    assert found == [0, 2]
     assert sched.ready == 2
 
 
@@ -363,9 +383,9 @@ def test_a_job_taken_out_of_the_middle_leaves_the_order_of_the_others(sched: Sch
     sched.add_class()
     lane = sched.add_lane(slots=9)
     for key in range(9):
-        sched.push_job(key, origin=lane, stays=key != taken)
+        sched.push(key, origin=lane, stays=key != taken)
     key = ffi.new("uint64_t *")
-    assert lib.mt_sched_take_last(sched.handle, lane, -(2**31), 2**32, key) == OK
+    assert lib.mt_sched_take(sched.handle, lane, -(2**31), 2**32, key) == OK
     assert key[0] == taken
     assert [key for key, _ in sched.all()] == [key for key in range(9) if key != taken]
 
@@ -375,7 +395,7 @@ def test_the_way_up_gets_the_oldest_of_the_lowest_band_that_did_not_come_from_th
     up = sched.add_lane(slots=9)
     lib.mt_sched_set_up(sched.handle, up)
     for key, (priority, origin) in enumerate([(0, up), (0, up), (lib.MT_BAND, NO_LANE), (0, NO_LANE), (0, NO_LANE)]):
-        sched.push_job(key, priority=priority, origin=origin)
+        sched.push(key, priority=priority, origin=origin)
     assert sched.slots == 0
     assert sched.next() is None
     assert [job and (job.key, job.lane) for job in (sched.next(up) for _ in range(4))] == [
@@ -386,6 +406,16 @@ def test_the_way_up_gets_the_oldest_of_the_lowest_band_that_did_not_come_from_th
     ]
     here = sched.add_lane(slots=9)
     assert sched.all() == [(0, here), (1, here)]
+
+
+def test_what_is_given_back_is_what_would_be_next_of_the_lowest_band(sched: Sched) -> None:
+    sched.add_class()
+    for key, priority in enumerate([lib.MT_BAND, 0, 5, 5, -7, 0]):
+        sched.push(key, priority=priority)
+    assert [sched.take(6) for _ in range(3)] == [2, 3, 1]
+    assert sched.take(0) == 4
+    assert sched.take(0) is None
+    assert [sched.take(2**32) for _ in range(3)] == [5, 0, None]
 
 
 def test_hundreds_of_lanes_are_filled_evenly(sched: Sched) -> None:
@@ -435,7 +465,7 @@ def test_without_memory_nothing_is_added_and_nothing_is_lost() -> None:
             assert sched.slots == number + 1
         assert [sched.expect(number) for number in range(20)] == [1_000 + number for number in range(20)]
         for key in range(150):
-            sched.push(key, key % 20, priority=key % 2 * (key % 10), first=key % 7 == 0)
+            sched.push(key, key % 20, priority=key % 2 * (key % 10), age=-1 if key % 7 == 0 else 0)
             assert sched.ready == key + 1
             assert sched.check() == OK
         found = sched.all()

@@ -105,6 +105,7 @@ class Waiting:
     size: int
     items: int = 0
     chunk: int = 0
+    age: int = 0
 
     @property
     def units(self) -> int:
@@ -121,7 +122,8 @@ class SchedAgainstModel(RuleBasedStateMachine):
         self.lanes: list[Lane] = []
         self.classes: dict[int, Class] = {}
         self.queues: dict[int, list[Waiting]] = {}
-        self.keys = 0
+        self.keys = self.last_age = 0
+        self.taken: dict[int, tuple[int, Waiting]] = {}
         for slots, cuts in (1, False), (40, True):
             self.add_lane(slots, 10, SECOND, 2**40, cuts)
         for expect_ns in MILLISECOND, SECOND:
@@ -172,31 +174,29 @@ class SchedAgainstModel(RuleBasedStateMachine):
         seed=st.integers(0, 2**32 - 1),
         times=st.sampled_from([1, 5, 20, 70]),
         priorities=st.lists(st.integers(-(2**31), 2**31 - 1), min_size=1, max_size=3),
-        first=st.booleans(),
+        ahead=st.sampled_from([0, 0, 7, lib.MT_MAX_AGE]),
     )
-    def push(self, seed: int, times: int, priorities: list[int], first: bool) -> None:
+    def push(self, seed: int, times: int, priorities: list[int], ahead: int) -> None:
+        """`ahead`: 0, they are new; else their ages were given elsewhere."""
         rng = Random(seed)
         for _ in range(times):
             self.keys += 1
             priority = rng.choice([0, 0, 1, *priorities])
             size = rng.choice([0, 0, 10, 600, 1001, LARGEST, 2**40])
-            waiting = Waiting(self.keys, rng.choice(sorted(self.classes)), min(size, LARGEST))
-            self.sched.push(self.keys, waiting.class_index, priority, size, first)
-            queue = self.queues.setdefault(priority, [])
-            queue.insert(0 if first else len(queue), waiting)
+            age = ahead and self.last_age + rng.randrange(ahead) + 1
+            self.push_waiting(Waiting(self.keys, rng.choice(sorted(self.classes)), size, age=age), priority)
 
     @precondition(lambda self: self.classes)
     @rule(
         seed=st.integers(0, 999),
         items=st.sampled_from([1, 2, 50, 1_000_000, 2**64 - 1]),
         chunk=st.sampled_from([0, 0, 1, 7, 10_000]),
-        first=st.booleans(),
     )
-    def push_items(self, seed: int, items: int, chunk: int, first: bool) -> None:
+    def push_items(self, seed: int, items: int, chunk: int) -> None:
         self.keys += 1
         rng = Random(seed)
         waiting = Waiting(self.keys, rng.choice(sorted(self.classes)), rng.choice([0, 10, 600]), items, chunk)
-        self.push_waiting(waiting, rng.choice([0, 0, 1]), first)
+        self.push_waiting(waiting, rng.choice([0, 0, 1]))
 
     @precondition(lambda self: self.classes)
     @rule(
@@ -208,24 +208,28 @@ class SchedAgainstModel(RuleBasedStateMachine):
     def only_items(self, seed: int, items: int, chunk: int, hungry: int) -> None:
         """Nothing else is in the way: until no lane has credit for more."""
         self.forget_ready()
-        self.push_items(seed, items, chunk, first=False)
+        self.push_items(seed, items, chunk)
         self.next(80)
         for seed_of_lane in range(hungry):
             self.set_hungry(seed + seed_of_lane, 3)
         self.next(80)
 
-    def push_waiting(self, waiting: Waiting, priority: int, first: bool) -> None:
-        self.sched.push_job(
+    def push_waiting(self, waiting: Waiting, priority: int) -> None:
+        age = self.sched.push(
             waiting.key,
-            first=first,
+            waiting.class_index,
+            priority,
+            waiting.size,
             items=waiting.items,
-            bytes=waiting.size,
-            class_index=waiting.class_index,
-            priority=priority,
             chunk=waiting.chunk,
+            age=waiting.age,
         )
+        assert age == (waiting.age or self.last_age + 1)
+        if age <= lib.MT_MAX_AGE:
+            self.last_age = max(self.last_age, age)
         queue = self.queues.setdefault(priority, [])
-        queue.insert(0 if first else len(queue), waiting)
+        queue.insert(0, replace(waiting, size=min(waiting.size, LARGEST), age=age))
+        queue.sort(key=lambda each: each.age)  # of equal ages the newest is first
 
     def ahead(self, job: Waiting, cost_ns: int) -> int:
         if not job.items:
@@ -290,9 +294,10 @@ class SchedAgainstModel(RuleBasedStateMachine):
             if expected is None:
                 break
             priority = max(before)
+            self.taken[expected.key] = priority, before[priority]
             if expected.items < before[priority].items:  # the caller's part: the rest is ready again
                 left = before[priority].items - expected.items
-                self.push_waiting(replace(before[priority], items=left), priority, first=True)
+                self.push_waiting(replace(before[priority], items=left), priority)
 
     @rule(
         seed=st.integers(0, 2**32 - 1),
@@ -336,12 +341,16 @@ class SchedAgainstModel(RuleBasedStateMachine):
 
     @rule(seed=st.integers(0, 2**32 - 1), times=st.sampled_from([1, 3, 20]))
     def come_back(self, seed: int, times: int) -> None:
+        """Those that are one thing are ready again."""
         rng = Random(seed)
         for _ in range(min(times, len(self.jobs))):
             job = rng.choice(self.jobs)
             self.sched.come_back(job)
             self.lanes[job.lane].jobs.remove(job)
             self.lanes[job.lane].gives_back()
+            if job.items == 0:
+                priority, waiting = self.taken[job.key]
+                self.push_waiting(waiting, priority)
 
     @rule(seed=st.integers(0, 2**32 - 1))
     def come_back_in_part(self, seed: int) -> None:
@@ -367,11 +376,13 @@ class SchedAgainstModel(RuleBasedStateMachine):
             lane.hungry = min(slots, lane.slots)
 
     @rule(times=st.sampled_from([1, 5]), below=st.sampled_from([-3, 0, 1, 2, 2**31, 2**32, -(2**32)]))
-    def take_last(self, times: int, below: int) -> None:
+    def take(self, times: int, below: int) -> None:
         for _ in range(times):
-            busy = [priority for priority, queue in self.queues.items() if queue]
-            expected = self.queues[min(busy)].pop().key if busy and min(busy) < below else None
-            assert self.sched.take_last(below) == expected
+            busy = [priority for priority, queue in self.queues.items() if queue and priority < below]
+            bands = {priority: (priority + lib.MT_BAND // 2) // lib.MT_BAND for priority in busy}
+            lowest = [priority for priority in busy if bands[priority] == min(bands.values())]
+            expected = self.queues[max(lowest)].pop(0).key if lowest else None
+            assert self.sched.take(below) == expected
 
     @precondition(lambda self: sum(map(len, self.queues.values())) > 100)
     @rule()
