@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -47,17 +49,35 @@ def openmpi() -> MpiStack:
 
 
 @pytest.fixture
-def launcher(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Launcher]:
+def kills(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TextIO | None]:
+    """MPICH leaves its own segment when a job is killed: who does that holds a lock, shared, until that is cleaned up.
+
+    The others get the lock.
+    """
+    path = tmp_path_factory.getbasetemp().parent / "kills.lock"  # of all processes that run tests
+    with path.open("a") as lock:
+        if request.node.get_closest_marker("kills_ranks"):
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            yield None
+        else:
+            yield lock
+
+
+@pytest.fixture
+def launcher(request: pytest.FixtureRequest, tmp_path: Path, kills: TextIO | None) -> Iterator[Launcher]:
     """Starts scripts, and fails the test when one of them leaves a process, shared memory or a file behind."""
     before = shared_memory()
     launcher = Launcher(tmp_path)
     yield launcher
     left = launcher.close()
     stale = forgotten_memory(before)
+    if stale and kills is not None:
+        fcntl.flock(kills, fcntl.LOCK_EX)  # a test beside this one may have killed its job, and cleans up
+        stale = forgotten_memory(before)
     for name in stale:
         (SHARED_MEMORY / name).unlink(missing_ok=True)
-    if request.node.get_closest_marker("kills_ranks"):
-        stale = set()  # MPICH leaves its own segment when a job is killed
+    if kills is None:
+        stale = set()
     assert not left, f"processes left behind:\n{left}"
     assert not stale, f"shared memory left behind: {stale}"
     extra = {path.name for path in tmp_path.iterdir()} - {"script.py"}

@@ -15,9 +15,9 @@ from mpitask import python_app
 def sleep(s):
     time.sleep(s)
     return s
-quick = [sleep(0) for _ in range(50)]
+for f in [sleep(0) for _ in range(50)]: f.result()
 slow = [sleep(60) for _ in range(50)]
-for f in quick: f.result()
+while not slow[0].running(): time.sleep(0.01)
 print("busy", flush=True)
 {ending}
 """
