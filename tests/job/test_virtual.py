@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import random
+import signal
+import time
+from pathlib import Path
 
 import pytest
 
-from helpers.processes import Launcher, MpiStack
+from helpers.processes import Launcher, MpiStack, marked_processes
 
 JOB = """
 import mpitask
@@ -24,6 +30,48 @@ print(mpitask.current().stats()["slots"])
 def test_job_on_virtual_slots(launcher: Launcher, mpi: MpiStack) -> None:
     result = launcher.run(JOB, n=3, mpi=mpi, options=["--virtual-slots", "64"])
     assert (result.rc, result.out, result.err) == (0, "128\n", "")
+
+
+ROUNDS = """
+import random, sys, time, mpitask
+
+@mpitask.python_app
+def wait(microseconds): ...
+
+rng, engine, slots = random.Random(1), mpitask.current(), 5 * 256
+while engine.stats()["slots"] < slots:
+    time.sleep(0.01)
+print("up", flush=True)
+for _ in range(int(sys.argv[1])):
+    each, uneven = rng.choice([0, 100, 1_000, 10_000, 40_000]), rng.random() < 0.5
+    times = [int(each * rng.uniform(0.1, 3)) if uneven else each for _ in range(rng.choice([640, 1281, 4000]))]
+    futures = [wait(x) for x in times]
+    engine.wait(timeout=60)
+    assert all(future.done() for future in futures)
+print("recalled", engine.stats()["recalled"])
+"""
+
+
+@pytest.mark.parametrize("rounds", [15, pytest.param(300, marks=pytest.mark.long)])
+def test_ranks_that_stand_still_now_and_then_lose_nothing(launcher: Launcher, mpich: MpiStack, rounds: int) -> None:
+    """A tree of two levels. While a rank stands still, others starve, and what was sent to it ahead comes back."""
+    options = ["--virtual-slots", "256", "--fanout", "2"]
+    script = launcher.start(ROUNDS, n=6, mpi=mpich, options=options, args=[str(rounds)])
+    script.wait_for_output("up")
+    rng = random.Random(rounds)
+    ranks = [
+        pid for pid in marked_processes(script.mark) if b"-m\0mpitask" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
+    while script.process.poll() is None:
+        stopped = rng.sample(ranks, rng.choice([1, 2]))
+        for number in signal.SIGSTOP, signal.SIGCONT:
+            for pid in stopped:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+            time.sleep(rng.choice([0.002, 0.01, 0.05]))
+    result = script.finish(timeout_s=30)
+    assert (result.rc, result.err) == (0, "")
+    assert int(result.out.split("recalled")[1]) > 0
 
 
 def test_without_mpi(launcher: Launcher) -> None:
