@@ -81,7 +81,7 @@ MT_MUST_CHECK int mt_engine_from_lane(mt_engine *engine, uint32_t lane, const mt
 MT_MUST_CHECK int mt_engine_lane_lost(mt_engine *engine, uint32_t lane, const mt_lost *why, uint64_t started);
 
 /* Sends ready jobs to lanes with credit; `*out_n` grows by how many. Takes jobs that have not begun back from lanes that are behind, when others
- * have nothing to do or more urgent jobs wait. Frees reaped tasks and dropped objects. */
+ * have nothing to do or more urgent jobs wait, and from lanes that are stuck. Frees reaped tasks and dropped objects. */
 MT_MUST_CHECK int mt_engine_dispatch(mt_engine *engine, uint64_t now_ns, uint64_t *out_n);
 /* When mt_engine_dispatch should be called again even if nothing happens; UINT64_MAX: never. */
 uint64_t mt_engine_due_ns(const mt_engine *engine);

@@ -94,7 +94,7 @@ typedef struct mt_rec_task {
     uint64_t fn; /* object id of the function */
     int32_t priority;
     uint32_t cost_us; /* expected duration, 0: unknown; of a span: that of an item, in nanoseconds */
-    int64_t age;      /* as in mt_ready; means something to children only */
+    int64_t age;      /* as in mt_ready, of use to children only; 0, as of parts of a span: behind all that is there */
 } mt_rec_task;
 
 /* A span: one task that stands for many items, which each engine cuts for its lanes. Its function takes `first` and `count`; its value has codec

@@ -85,7 +85,8 @@ int mti_ready_push(mt_ready_jobs *ready, int32_t priority, const mt_ready_job *j
     } else {
         status = mti_grow(ready->alloc, (void **)&l->late, l->n_late, &l->late_capacity, l->n_late + 1, sizeof *l->late);
         if (status != MT_OK) return status;
-        l->late[l->n_late++] = *job;
+        l->late[l->n_late] = (mt_late_job){*job, l->n_late};
+        l->n_late++;
         ready->n_late++;
     }
     ready->count++;
@@ -93,9 +94,11 @@ int mti_ready_push(mt_ready_jobs *ready, int32_t priority, const mt_ready_job *j
     return MT_OK;
 }
 
+/* Of equal ages the one that came last is first. */
 static int by_age(const void *a, const void *b) {
-    int64_t one = ((const mt_ready_job *)a)->age, other = ((const mt_ready_job *)b)->age;
-    return (one > other) - (one < other);
+    const mt_late_job *one = a, *other = b;
+    if (one->job.age != other->job.age) return one->job.age < other->job.age ? -1 : 1;
+    return one->order > other->order ? -1 : 1;
 }
 
 void mti_ready_sort_in(mt_ready_jobs *ready) {
@@ -107,8 +110,8 @@ void mti_ready_sort_in(mt_ready_jobs *ready) {
         l->count += n;
         l->n_late = 0;
         for (uint64_t to = 0, from = n, i = 0; i < n; to++) { /* the gap, which `from` is the end of, gets smaller with each of them */
-            bool is_late = from == l->count || l->late[i].age <= mti_ready_at(l, from)->age;
-            *mti_ready_at(l, to) = is_late ? l->late[i++] : *mti_ready_at(l, from++);
+            bool is_late = from == l->count || l->late[i].job.age <= mti_ready_at(l, from)->age;
+            *mti_ready_at(l, to) = is_late ? l->late[i++].job : *mti_ready_at(l, from++);
         }
     }
     ready->n_late = 0;
@@ -138,7 +141,7 @@ int mti_ready_check(const mt_ready_jobs *ready) {
             units += mti_ready_units(mti_ready_at(l, k));
             if (k > 0 && mti_ready_at(l, k - 1)->age > mti_ready_at(l, k)->age) return MT_E_RECORD;
         }
-        for (uint64_t k = 0; k < l->n_late; k++) units += mti_ready_units(&l->late[k]);
+        for (uint64_t k = 0; k < l->n_late; k++) units += mti_ready_units(&l->late[k].job);
         if (l->count + l->n_late > l->capacity) return MT_E_RECORD;
         if (i > 0 && ready->levels[i - 1].priority <= l->priority) return MT_E_RECORD;
     }

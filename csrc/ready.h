@@ -26,6 +26,12 @@ static inline uint64_t mti_ready_units(const mt_ready_job *job) {
     return job->items == 0 ? 1 : job->items / (job->chunk == 0 ? 1 : job->chunk) + (job->chunk > 1 && job->items % job->chunk != 0);
 }
 
+/* One that waits to be sorted in. */
+typedef struct mt_late_job {
+    mt_ready_job job;
+    uint64_t order; /* in which they came */
+} mt_late_job;
+
 /* Jobs of one priority. */
 typedef struct mt_ready_level {
     int32_t priority;
@@ -33,7 +39,7 @@ typedef struct mt_ready_level {
     uint64_t capacity; /* a power of two, or 0 */
     uint64_t first;
     uint64_t count;
-    mt_ready_job *late; /* not among the others yet; there is room for them */
+    mt_late_job *late; /* not among the others yet; there is room for them */
     uint64_t n_late, late_capacity;
 } mt_ready_level;
 

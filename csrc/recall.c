@@ -260,8 +260,8 @@ static int recall_from_above(mt_engine *e, uint64_t idle, uint64_t *out_n) {
     return recall_from(e, e->up, idle + excess(e, e->up) / 2, floor, ANY_PRIORITY, NO_LANE);
 }
 
-/* A lane that should have answered by now gets nothing ahead. */
-static bool is_stuck(mt_engine *e, uint32_t lane_index) {
+/* A lane that should have answered by now gets nothing ahead. True: it is stuck. */
+static bool note_silence(mt_engine *e, uint32_t lane_index) {
     const lane *l = &e->lanes[lane_index];
     if (!l->up || l->first_job == NO_JOB) return false;
     uint64_t at_ns = l->quiet_since_ns + OVERDUE_NS;
@@ -296,7 +296,7 @@ int mti_engine_recall(mt_engine *e, uint64_t *out_n) {
         if (i == e->up) continue;
         if (l->quiet_since_ns == 0) l->quiet_since_ns = e->now_ns;
         int64_t below = l->link->recall != NULL && l->overtaking > wanted ? l->overtaking : wanted;
-        bool stuck = is_stuck(e, i);
+        bool stuck = note_silence(e, i);
         if (stuck) below = ANY_PRIORITY;
         if (!may_recall(e, i, below)) continue;
         if (l->wanted_since_ns == 0) l->wanted_since_ns = e->now_ns;

@@ -359,7 +359,7 @@ int mt_sched_check(const mt_sched *sched) {
     for (uint64_t i = 0; i < sched->ready.n_levels; i++) {
         const mt_ready_level *at = &sched->ready.levels[i];
         for (uint64_t k = 0; k < at->count; k++) with_origin += mti_ready_at(at, k)->origin != MT_NO_LANE;
-        for (uint64_t k = 0; k < at->n_late; k++) with_origin += at->late[k].origin != MT_NO_LANE;
+        for (uint64_t k = 0; k < at->n_late; k++) with_origin += at->late[k].job.origin != MT_NO_LANE;
     }
     uint32_t slots = 0;
     for (uint32_t i = 0; i < sched->n_lanes; i++) {

@@ -339,7 +339,8 @@ def busy():
     time.sleep(60)
 
 busy()
-time.sleep(60)
+while True:
+    time.sleep(0.1)  # one long sleep would miss a signal that comes just before it
 """
 
 

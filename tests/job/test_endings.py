@@ -55,7 +55,8 @@ def test_endings_over_mpi(launcher: Launcher, mpi: MpiStack, ending: str, rc: in
 @pytest.mark.kills_ranks
 def test_signals_to_mpiexec(launcher: Launcher, mpi: MpiStack, number: int) -> None:
     """What a terminal's Ctrl-C or a batch system does."""
-    script = launcher.start(BUSY.format(ending="time.sleep(60)"), n=3, mpi=mpi)
+    idle = "while True: time.sleep(0.1)"  # one long sleep would miss a signal that comes just before it
+    script = launcher.start(BUSY.format(ending=idle), n=3, mpi=mpi)
     script.wait_for_output("busy")
     script.signal(number)
     assert script.finish(timeout_s=30).rc != 0
@@ -72,7 +73,7 @@ def test_signals_to_a_waiting_script(launcher: Launcher, number: int) -> None:
 STUCK = """
 import mpitask
 engine = mpitask.current()
-engine._closers.append(lambda: (print("closing", flush=True), time.sleep(60)))
+engine._closers.append(lambda: (print("closing", flush=True), [time.sleep(0.1) for _ in range(600)]))
 print("waiting", flush=True)
 slow[0].result()
 """

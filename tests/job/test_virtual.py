@@ -59,9 +59,9 @@ def test_ranks_that_stand_still_now_and_then_lose_nothing(launcher: Launcher, mp
     script = launcher.start(ROUNDS, n=6, mpi=mpich, options=options, args=[str(rounds)])
     script.wait_for_output("up")
     rng = random.Random(rounds)
-    ranks = [
-        pid for pid in marked_processes(script.mark) if b"-m\0mpitask" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    ]
+    words = {pid: Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") for pid in marked_processes(script.mark)}
+    ranks = [pid for pid, line in words.items() if line[1:3] == [b"-m", b"mpitask"]]
+    assert len(ranks) == 6
     while script.process.poll() is None:
         stopped = rng.sample(ranks, rng.choice([1, 2]))
         for number in signal.SIGSTOP, signal.SIGCONT:

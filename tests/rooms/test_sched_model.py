@@ -174,16 +174,16 @@ class SchedAgainstModel(RuleBasedStateMachine):
         seed=st.integers(0, 2**32 - 1),
         times=st.sampled_from([1, 5, 20, 70]),
         priorities=st.lists(st.integers(-(2**31), 2**31 - 1), min_size=1, max_size=3),
-        ahead=st.sampled_from([0, 0, 7, lib.MT_MAX_AGE]),
+        ahead=st.sampled_from([0, 0, 7, lib.MT_MAX_AGE, -3]),
     )
     def push(self, seed: int, times: int, priorities: list[int], ahead: int) -> None:
-        """`ahead`: 0, they are new; else their ages were given elsewhere."""
+        """`ahead`: 0, they are new; else their ages were given elsewhere, and below 0 many have the same."""
         rng = Random(seed)
         for _ in range(times):
             self.keys += 1
             priority = rng.choice([0, 0, 1, *priorities])
             size = rng.choice([0, 0, 10, 600, 1001, LARGEST, 2**40])
-            age = ahead and self.last_age + rng.randrange(ahead) + 1
+            age = rng.randrange(1, 5) if ahead < 0 else ahead and self.last_age + rng.randrange(ahead) + 1
             self.push_waiting(Waiting(self.keys, rng.choice(sorted(self.classes)), size, age=age), priority)
 
     @precondition(lambda self: self.classes)
