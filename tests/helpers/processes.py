@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import uuid
@@ -176,6 +178,8 @@ class Launcher:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        # For the launchers of MPI: what a killed one leaves there hinders the next one with the same process number.
+        self.temporary = tempfile.mkdtemp(prefix="mpitask-")
         self.mark = uuid.uuid4().hex
         self.scripts: list[Script] = []
 
@@ -205,8 +209,8 @@ class Launcher:
                 words += [mpi.mpiexec, "-n", str(n)]
             words += [python] + ([] if plain else ["-m", "mpitask", *options]) + [str(path), *args]
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("PMI_", "OMPI_", "PMIX_"))}
-        environment |= LAUNCHER_SETTINGS | {MARK: self.mark, "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
-        environment |= dict(env or {})
+        environment |= LAUNCHER_SETTINGS | {MARK: self.mark, "TMPDIR": self.temporary}
+        environment |= {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"} | dict(env or {})
         process = subprocess.Popen(
             words,
             cwd=self.folder,
@@ -225,7 +229,13 @@ class Launcher:
         return self.start(source, **options).finish(timeout_s)  # type: ignore[arg-type]
 
     def close(self, deadline_s: float = 30) -> str:
-        """Waits for the last process to go; kills and names those that do not."""
+        """Waits for the last process to go; kills and names those that do not. Removes the temporary folder."""
+        try:
+            return self._close(deadline_s)
+        finally:
+            shutil.rmtree(self.temporary, ignore_errors=True)
+
+    def _close(self, deadline_s: float) -> str:
         deadline = time.monotonic() + deadline_s
         while left := marked_processes(self.mark):
             if time.monotonic() > deadline:
