@@ -91,7 +91,8 @@ static int bank_write(mt_link *link, const mt_part *parts, uint32_t n_parts, uin
         uint32_t microseconds = 0;
         mt_span span = span_of(&rec, parts, n_parts);
         uint64_t least = HEAD_SIZE + ((rec.flags & MT_CODEC_SPAN) != 0 ? sizeof(mt_span) : 0);
-        if (size >= least + sizeof microseconds) {
+        uint32_t kind = rec.flags & MT_CODEC_KIND;
+        if ((kind == MT_CODEC_MARSHAL || kind == MT_CODEC_FLAT) && size >= least + sizeof microseconds) {
             mti_parts_copy(parts, n_parts, size - sizeof microseconds, sizeof microseconds, &microseconds);
         }
         bank->waiting[(bank->first + bank->n_waiting++) % bank->capacity] = (slip){rec.id, duration_of(bank, &span, microseconds), span.count};

@@ -2,8 +2,9 @@
  *
  * Role: lets the root, the tree and the frames that ship be loaded with more workers than a machine has cores: with real time behind a rank
  * (driver), with virtual time in the simulator. A bank takes TASK records like a worker, runs them in order of arrival, `slots` at a time, and
- * answers each with a RESULT when its time has passed. The time is the last four bytes of a task's arguments: microseconds, as a little-endian
- * number; that is what a call f(..., n) with a plain integer ends with. The value is None. A span's part takes that for each of its items.
+ * answers each with a RESULT when its time has passed. The time is the last four bytes of a task's marshalled arguments: microseconds, as a
+ * little-endian number; that is what a call f(..., n) with a plain integer ends with. Arguments in another encoding say nothing: such a task
+ * takes no time. The value is None. A span's part takes its time for each of its items.
  * A worker is not the engine: it begins the next task when the one before has ended, however late the engine looks.
  * Invariants: running <= slots; tasks that a look has seen wait only while all slots run.
  * Thread rule: one owner thread. Time comes in; it has no clock.

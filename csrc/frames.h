@@ -31,6 +31,7 @@
 #define MT_CODEC_LOST 4    /* an mt_lost, then the host's name */
 #define MT_CODEC_FLAT 5    /* arguments: marshalled scalars, with an ellipsis for each value of another task */
 #define MT_CODEC_PARTS 6   /* values in a row, each an mt_parts_head, its bytes, padding to 8: of a span's parts, in order */
+#define MT_CODEC_KIND 15   /* mask: one of the above, without the bits below */
 #define MT_CODEC_KWARGS 16 /* bit: (args, kwargs) rather than args alone */
 #define MT_CODEC_SHARED 32 /* bit of a value: it always travels as an object, and a worker decodes it once for all tasks */
 #define MT_CODEC_MAPPED 64 /* bit of an OBJECT to a worker: instead of the bytes comes an mt_where */

@@ -115,10 +115,9 @@ class Submission:
             return Future(self, self._submit_with(fn_id, args, kwargs, priority, retries))
         if not kwargs and not priority and not retries and _SCALARS.issuperset(map(type, args)):
             data = _dumps(args, 2)
-            handle = _submit(self._driver, fn_id, _MARSHAL, data, len(data))
-            if handle < _FIRST_STATUS:
-                return Future(self, handle)
-            self._raise_status(handle)
+            while (handle := _submit(self._driver, fn_id, _MARSHAL, data, len(data))) >= _FIRST_STATUS:
+                self._raise_status(handle)
+            return Future(self, handle)
         if not kwargs and _FLAT.issuperset(map(type, args)):
             flat: list[Any] = []
             edges: list[int] = []
@@ -132,12 +131,13 @@ class Submission:
                     break
             else:
                 data = _dumps(tuple(flat), 2)
-                handle = _submit_edges(
-                    self._driver, fn_id, _FLAT_CODEC, data, len(data), edges, len(edges), priority, retries
-                )
-                if handle < _FIRST_STATUS:
-                    return Future(self, handle)
-                self._raise_status(handle)
+                while True:
+                    handle = _submit_edges(
+                        self._driver, fn_id, _FLAT_CODEC, data, len(data), edges, len(edges), priority, retries
+                    )
+                    if handle < _FIRST_STATUS:
+                        return Future(self, handle)
+                    self._raise_status(handle)
         return Future(self, self._submit_with(fn_id, args, kwargs, priority, retries))
 
     def call_span(

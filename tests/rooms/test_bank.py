@@ -261,6 +261,19 @@ def test_a_marshalled_call_ends_with_its_last_integer(memory: Memory) -> None:
     stand.destroy()
 
 
+def test_a_pickled_call_takes_no_time(memory: Memory) -> None:
+    """Its last bytes are no number: misread, they would keep a slot for a quarter of an hour."""
+    import pickle
+
+    stand = Stand(memory, 1)
+    number = stand.submit(pickle.dumps((90_000_000,), 5), codec=lib.MT_CODEC_PICKLE)
+    stand.step(0)
+    stand.dispatch()
+    stand.step(1)
+    assert lib.mt_task_value(stand.tasks[number]).outcome == lib.MT_OUTCOME_OK
+    stand.destroy()
+
+
 @pytest.mark.parametrize("role", [lib.MT_ROLE_CHILD, lib.MT_ROLE_WORKER])
 def test_a_stopped_bank_drops_what_it_has_and_a_child_says_bye_once(memory: Memory, role: int) -> None:
     stand = Stand(memory, 2, role)
