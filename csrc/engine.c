@@ -333,12 +333,10 @@ int mt_engine_from_lane(mt_engine *e, uint32_t lane_index, const mt_incoming *in
         case MT_KIND_RECALL: return mti_engine_on_recall(e, lane_index, incoming);
         case MT_KIND_RECALLED: return mti_engine_on_recalled(e, from, rec.n);
         case MT_KIND_STOP: e->stop_mode = (int)rec.n; return MT_OK;
-        case MT_KIND_BYE:
-            from->is_gone = true;
-            mti_engine_orphan(e, lane_index);
-            from->up = false;
-            mt_sched_set_slots(e->sched, lane_index, 0);
-            return MT_OK;
+        case MT_KIND_BYE: { /* after a STOP it has nothing of ours; a rank that fails says it, too, and takes what it has with it */
+            mt_lost why = {0, -1, MT_LOST_RANK};
+            return mt_engine_lane_lost(e, lane_index, &why, UINT64_MAX);
+        }
         default: return MT_E_RECORD;
     }
 }

@@ -51,7 +51,7 @@
 #define MT_KIND_DROP 4   /* by the sender of the object: it will not refer to it again */
 #define MT_KIND_HELLO 5  /* upwards, first of all: ready. id: process id, n: number of worker slots */
 #define MT_KIND_STOP 6   /* downwards: n = MT_STOP_* */
-#define MT_KIND_BYE 7    /* upwards, last of all: everything below me has ended */
+#define MT_KIND_BYE 7    /* upwards, last of all: everything below me has ended, and what is booked here is lost */
 #define MT_KIND_SPAWN 8  /* engine -> zygote: fork worker n */
 #define MT_KIND_KILL 9   /* engine -> zygote: SIGKILL worker n */
 #define MT_KIND_EXITED 10 /* zygote -> engine: worker n, process `id`, has ended; body mt_lost */

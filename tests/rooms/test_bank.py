@@ -290,6 +290,8 @@ def test_a_stopped_bank_drops_what_it_has_and_a_child_says_bye_once(memory: Memo
         assert stand.step(0) == 1
         assert stand.due_ns == NEVER_NS
         assert stand.step(10**15) == 0
+        lost = [lib.mt_task_value(stand.tasks[i]).outcome == lib.MT_OUTCOME_LOST for i in range(2)]
+        assert (lost, stand.outstanding) == ([True, True], 1)  # the third had not been sent
     assert stand.has_left
     stand.destroy()
 
