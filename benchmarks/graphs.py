@@ -78,15 +78,15 @@ def dependencies(pattern: str, width: int, step: int, column: int) -> tuple[int,
     return _dependencies(pattern, width, (step - 1) % period(pattern, width), column)
 
 
-def task(pattern: str, width: int, step: int, column: int, iterations: int, *inputs: int) -> int:
+def task(pattern: str, width: int, step: int, column: int, iterations: int, *values: int) -> int:
     """The task. Every system runs this very function, and gives it the values of the dependencies.
 
     Raises:
         WrongInputError: they are not those values.
     """
     before = (step - 1) * width
-    if tuple([value - before for value in inputs]) != dependencies(pattern, width, step, column):
-        raise WrongInputError(f"{pattern}: task {step}, {column} got {inputs}")
+    if tuple([value - before for value in values]) != dependencies(pattern, width, step, column):
+        raise WrongInputError(f"{pattern}: task {step}, {column} got {values}")
     kernel(iterations)
     return step * width + column
 
