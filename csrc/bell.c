@@ -26,22 +26,30 @@ void mti_futex_wake(_Atomic uint32_t *word, int how_many, bool shared) {
     (void)syscall(SYS_futex, word, operation, how_many, NULL, NULL, 0);
 }
 
-void mt_bell_ring(mt_bell *bell) {
-    mt_fence_seq_cst(); /* orders the ringer's work before the look at `waiting`; pairs with mt_bell_arm */
-    if (mt_load_relaxed(&bell->waiting) == 0) return;
-    if (mt_exchange_acq_rel(&bell->waiting, 0) == 0) return; /* another ringer does it */
+static void wake(mt_bell *bell) {
+    if (mt_exchange_acq_rel(&bell->waiting, MT_BELL_AWAKE) == MT_BELL_AWAKE) return; /* another ringer does it */
     mt_add_relaxed(&bell->value, 1);
     mti_futex_wake(&bell->value, 1, true);
 }
 
-uint32_t mt_bell_arm(mt_bell *bell) {
+void mt_bell_ring(mt_bell *bell) {
+    mt_fence_seq_cst(); /* orders the ringer's work before the look at `waiting`; pairs with mt_bell_arm */
+    if (mt_load_relaxed(&bell->waiting) == MT_BELL_SLEEPS) wake(bell);
+}
+
+void mt_bell_ring_urgently(mt_bell *bell) {
+    mt_fence_seq_cst(); /* as in mt_bell_ring */
+    if (mt_load_relaxed(&bell->waiting) != MT_BELL_AWAKE) wake(bell);
+}
+
+uint32_t mt_bell_arm(mt_bell *bell, uint32_t how) {
     uint32_t value = mt_load_relaxed(&bell->value);
-    mt_store_relaxed(&bell->waiting, 1);
+    mt_store_relaxed(&bell->waiting, how);
     mt_fence_seq_cst(); /* orders `waiting` before the sleeper's last look; pairs with mt_bell_ring */
     return value;
 }
 
-void mt_bell_disarm(mt_bell *bell) { mt_store_relaxed(&bell->waiting, 0); }
+void mt_bell_disarm(mt_bell *bell) { mt_store_relaxed(&bell->waiting, MT_BELL_AWAKE); }
 
 int mt_bell_sleep(mt_bell *bell, uint32_t value, int64_t timeout_ns) {
     int status = mti_futex_wait(&bell->value, value, timeout_ns, true);

@@ -382,7 +382,7 @@ typedef struct sleeper {
 static void *sleep_on(void *argument) {
     sleeper *s = argument;
     while (mt_load_acquire(&s->stop) == 0) {
-        uint32_t value = mt_bell_arm(&s->bell);
+        uint32_t value = mt_bell_arm(&s->bell, MT_BELL_SLEEPS);
         if (mt_bell_sleep(&s->bell, value, 1000000000) != MT_OK) continue;
         mt_store_relaxed(&s->woken_ns, now_ns());
         mt_add_relaxed(&s->rounds, 1);

@@ -12,22 +12,11 @@
 #include <unistd.h>
 
 #include "atomic.h"
+#include "naps.h"
 
-/* How long an idle engine looks before it sleeps. */
-#define SPIN_NS 50000u
-/* While every lane has more than twice this much work booked, the engine sleeps for this long instead of looking at once: results
- * come in batches, and the core is the workers'. Only until nothing has come for CALM_NS: then tasks are long, and each may ring. */
-#define BATCH_NAP_NS 50000
-/* Where nobody waits for an answer the same naps are taken for this long before the engine goes to sleep on its bell: whoever
- * submits one task after the other must not pay for a wake-up each time. */
-#define CALM_NS 1000000u
 /* How long a waiter's hurry lasts after it has gone: it may come back with the next task. */
 #define HURRY_NS 500000u
 #define TIMER_SLACK_NS 1000ul
-/* Naps while frames may come from a rank that cannot ring our bell, or while a send is under way (the library needs both sides to
- * look): they grow from the first to the second. */
-#define FIRST_NAP_NS 20000
-#define LONGEST_NAP_NS 2000000
 /* With only bells to wait for: a guard, and the zygote is looked at this often. The second while this rank has no task, for then
  * nobody is kept waiting, and hundreds of ranks on a node cost what they are woken. */
 #define GUARD_NAP_NS 200000000
@@ -244,7 +233,9 @@ static int flush_peers(mt_driver *d, uint64_t *moved) {
         if (!sends) continue;
         mt_add_relaxed(&d->frames_out, 1);
         peer->awaits = true;
-        if (peer->bell != NULL) mt_bell_ring(peer->bell);
+        if (peer->bell == NULL) continue;
+        if (peer->is_parent && mt_engine_least_load_ns(d->engine) == 0) mt_bell_ring_urgently(peer->bell); /* workers wait for more */
+        else mt_bell_ring(peer->bell);
     }
     uint32_t in_flight = d->transport->in_flight(d->transport);
     if (in_flight < d->sends_in_flight) ring_receivers(d, in_flight == 0);
@@ -364,7 +355,7 @@ static bool is_virtual(const mt_driver *d) { return d->bank != NULL && !is_root(
 /* No longer than until a virtual worker is to be woken. */
 static int64_t until_due(const mt_driver *d, int64_t nap_ns) {
     uint64_t due_ns = mt_engine_due_ns(d->engine), now = now_ns();
-    if (due_ns < now + FIRST_NAP_NS) due_ns = now + FIRST_NAP_NS; /* looking all the time would not make it happen sooner */
+    if (due_ns < now + MTI_FIRST_POLL_NS) due_ns = now + MTI_FIRST_POLL_NS; /* looking all the time would not make it happen sooner */
     if (d->bank != NULL && mti_bank_wake_ns(d->bank) < due_ns) due_ns = mti_bank_wake_ns(d->bank);
     if (due_ns <= now) return 0;
     return due_ns - now < (uint64_t)nap_ns ? (int64_t)(due_ns - now) : nap_ns;
@@ -373,12 +364,25 @@ static int64_t until_due(const mt_driver *d, int64_t nap_ns) {
 static int64_t nap_length(mt_driver *d) {
     if (d->transport == NULL && d->phase == PHASE_RUNNING) return GUARD_NAP_NS;
     bool polls = d->transport == NULL || !d->all_peers_near || d->sends_in_flight > 0 || d->phase != PHASE_RUNNING;
-    int64_t shortest = polls ? FIRST_NAP_NS : NEAR_NAP_NS, longest = polls ? LONGEST_NAP_NS : GUARD_NAP_NS;
+    int64_t shortest = polls ? MTI_FIRST_POLL_NS : NEAR_NAP_NS, longest = polls ? MTI_LONGEST_POLL_NS : GUARD_NAP_NS;
     if (!polls && mt_engine_stats_now(d->engine).outstanding == 0) longest = IDLE_GUARD_NAP_NS;
-    d->nap_ns += d->nap_ns / 2;
+    d->nap_ns += d->nap_ns / (polls ? MTI_POLL_PARTS : 2);
     if (d->nap_ns < shortest) d->nap_ns = shortest;
     if (d->nap_ns > longest) d->nap_ns = longest;
     return d->nap_ns;
+}
+
+/* Waits a moment without being to be woken by everybody. False: it has done so for long enough, or must not. */
+static bool naps(mt_driver *d, uint64_t idle_ns, bool in_hurry) {
+    if (d->phase != PHASE_RUNNING || d->options.spin != 0 || is_virtual(d)) return false;
+    bool are_fed = mt_engine_least_load_ns(d->engine) > MTI_FED_NS;
+    if (in_hurry && !are_fed) return false;
+    uint64_t nap_ns = mti_nap_ns(d->sends_in_flight > 0 ? 0 : mt_engine_least_ahead_ns(d->engine));
+    if (idle_ns >= mti_naps_end_ns(nap_ns)) return false;
+    mt_bell *bell = mti_local_bell(d->local);
+    uint32_t value = are_fed ? mt_bell_arm(bell, MT_BELL_NAPS) : mt_load_relaxed(&bell->value); /* else who has no work waits for the script's next */
+    if (mt_bell_sleep(bell, value, (int64_t)nap_ns) == MT_OK) d->idle_since_ns = 0;
+    return true;
 }
 
 /* Nothing moved: look for a while, then sleep until the bell rings or it is time to look again. */
@@ -388,19 +392,13 @@ static void rest(mt_driver *d) {
     if (d->idle_since_ns == 0) d->idle_since_ns = now;
     uint64_t idle_ns = now - d->idle_since_ns;
     bool in_hurry = is_in_hurry(d, now);
-    bool fed = mt_engine_work_ahead_ns(d->engine) > 2 * BATCH_NAP_NS;
-    bool naps = d->phase == PHASE_RUNNING && idle_ns < CALM_NS && (fed || !in_hurry);
-    if (d->options.spin == 0 && naps && !is_virtual(d)) {
-        struct timespec nap = {0, BATCH_NAP_NS};
-        (void)nanosleep(&nap, NULL);
-        return;
-    }
-    if (d->options.spin != 0 || (in_hurry && idle_ns < SPIN_NS && !is_virtual(d))) {
+    if (naps(d, idle_ns, in_hurry)) return;
+    if (d->options.spin != 0 || (in_hurry && idle_ns < MTI_SPIN_NS && !is_virtual(d))) {
         (void)sched_yield();
         return;
     }
     mt_bell *bell = mti_local_bell(d->local);
-    uint32_t value = mt_bell_arm(bell);
+    uint32_t value = mt_bell_arm(bell, MT_BELL_SLEEPS);
     uint64_t moved = 0;
     int status = step(d, &moved); /* the last look: whoever comes later rings */
     if (status != MT_OK) fail(d, status);

@@ -414,7 +414,8 @@ bool mt_engine_is_hopeless(const mt_engine *e) {
 
 int mt_engine_stop_mode(const mt_engine *e) { return e->stop_mode; }
 
-uint64_t mt_engine_work_ahead_ns(const mt_engine *e) { return mt_sched_least_load(e->sched); }
+uint64_t mt_engine_least_load_ns(const mt_engine *e) { return mt_sched_least_load(e->sched); }
+uint64_t mt_engine_least_ahead_ns(const mt_engine *e) { return mt_sched_least_ahead(e->sched); }
 
 mt_engine_stats mt_engine_stats_now(const mt_engine *e) {
     mt_engine_stats stats = {.graph = mt_graph_count(e->graph),

@@ -99,8 +99,9 @@ bool mt_engine_is_hopeless(const mt_engine *engine);
 /* Agent: -1, or the mode of the STOP that the parent has sent. */
 int mt_engine_stop_mode(const mt_engine *engine);
 
-/* As mt_sched_least_load: for so long no lane needs the engine. */
-uint64_t mt_engine_work_ahead_ns(const mt_engine *engine);
+/* As mt_sched_least_load, and mt_sched_least_ahead: what lanes can go on with. */
+uint64_t mt_engine_least_load_ns(const mt_engine *engine);
+uint64_t mt_engine_least_ahead_ns(const mt_engine *engine);
 
 mt_engine_stats mt_engine_stats_now(const mt_engine *engine);
 /* Checks itself and everything in it. */

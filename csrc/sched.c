@@ -343,6 +343,17 @@ uint64_t mt_sched_least_load(const mt_sched *sched) {
     return least == UINT64_MAX ? 0 : least;
 }
 
+uint64_t mt_sched_least_ahead(const mt_sched *sched) {
+    uint64_t least = UINT64_MAX;
+    for (uint32_t i = 0; i < sched->n_lanes && least > 0; i++) {
+        const lane *l = &sched->lanes[i];
+        if (l->limits.slots == 0 || l->is_up) continue;
+        uint64_t excess = mt_sched_excess(sched, i), ahead = excess == 0 ? 0 : load_of(l) / l->units * excess;
+        if (ahead < least) least = ahead;
+    }
+    return least == UINT64_MAX ? 0 : least;
+}
+
 uint64_t mt_sched_ready(const mt_sched *sched) { return sched->ready.count; }
 
 uint64_t mt_sched_booked(const mt_sched *sched, uint32_t lane_index) { return sched->lanes[lane_index].booked; }

@@ -116,6 +116,8 @@ MT_EXPORT uint64_t mt_sched_excess(const mt_sched *sched, uint32_t lane);
 MT_EXPORT uint64_t mt_sched_load(const mt_sched *sched, uint32_t lane);
 /* Nanoseconds of work booked for each slot of the lane that has least; 0 when some lane with slots has none. */
 MT_EXPORT uint64_t mt_sched_least_load(const mt_sched *sched);
+/* The same of work beyond what its slots can have begun; 0 when some lane with slots has no more jobs than these. */
+MT_EXPORT uint64_t mt_sched_least_ahead(const mt_sched *sched);
 MT_EXPORT uint64_t mt_sched_ready(const mt_sched *sched);
 MT_EXPORT uint64_t mt_sched_booked(const mt_sched *sched, uint32_t lane); /* jobs */
 MT_EXPORT uint32_t mt_sched_slots(const mt_sched *sched); /* of all lanes but the way up */

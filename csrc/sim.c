@@ -52,16 +52,22 @@ int mti_sim_wake(mt_sim *s, uint32_t rank, uint64_t at_ns) {
 /* A rank that only plays a node sleeps at once. */
 static bool is_virtual(const mt_sim *s, const node *x) { return s->options.one_bank != 0 && x != s->nodes; }
 
+static bool naps(const mt_sim *s, const node *x, uint64_t idle_ns) {
+    return x->nap_ns > 0 && !is_virtual(s, x) && idle_ns <= mti_naps_end_ns(x->nap_ns);
+}
+
+static bool spins(const mt_sim *s, const node *x) { return x->nap_ns == 0 && !is_virtual(s, x); }
+
 /* The first look of a rank from `at_ns` on that ends a nap. */
 static uint64_t end_of_nap(const mt_sim *s, const node *x, uint64_t at_ns) {
     uint64_t passed = at_ns - x->idle_ns;
-    bool is_calm = x->is_calm && !is_virtual(s, x);
-    uint64_t late_ns = s->options.nap_late_ns, batch_ns = BATCH_NAP_NS + late_ns, longest_ns = LONGEST_NAP_NS + late_ns;
-    if (is_calm && passed <= CALM_NS) return x->idle_ns + (passed + batch_ns - 1) / batch_ns * batch_ns;
-    uint64_t seen_ns = x->idle_ns + (is_virtual(s, x) ? 0 : is_calm ? CALM_NS : SPIN_NS), nap_ns = FIRST_NAP_NS;
-    while (seen_ns < at_ns && nap_ns < LONGEST_NAP_NS) {
+    uint64_t late_ns = s->options.nap_late_ns, whole_ns = x->nap_ns + late_ns, longest_ns = MTI_LONGEST_POLL_NS + late_ns;
+    if (naps(s, x, passed)) return x->idle_ns + (passed + whole_ns - 1) / whole_ns * whole_ns;
+    uint64_t before_ns = is_virtual(s, x) ? 0 : x->nap_ns > 0 ? mti_naps_end_ns(x->nap_ns) : MTI_SPIN_NS;
+    uint64_t seen_ns = x->idle_ns + before_ns, nap_ns = MTI_FIRST_POLL_NS;
+    while (seen_ns < at_ns && nap_ns < MTI_LONGEST_POLL_NS) {
         seen_ns += nap_ns + late_ns;
-        nap_ns += nap_ns / 2;
+        nap_ns += nap_ns / MTI_POLL_PARTS;
     }
     if (seen_ns < at_ns) seen_ns += (at_ns - seen_ns + longest_ns - 1) / longest_ns * longest_ns;
     return seen_ns;
@@ -70,17 +76,14 @@ static uint64_t end_of_nap(const mt_sim *s, const node *x, uint64_t at_ns) {
 /* When rank `x` sees what happens at `at_ns`; `is_local`: it rings the bell. */
 uint64_t mti_sim_look(const mt_sim *s, const node *x, uint64_t at_ns, bool is_local) {
     if (at_ns <= x->busy_until_ns) return x->busy_until_ns;
-    bool spins = !x->is_calm && !is_virtual(s, x) && at_ns - x->idle_ns <= SPIN_NS;
-    if (s->options.naps == 0 || spins) return at_ns;
+    if (s->options.naps == 0 || (spins(s, x) && at_ns - x->idle_ns <= MTI_SPIN_NS)) return at_ns;
     uint64_t seen_ns = end_of_nap(s, x, at_ns);
-    bool is_calm = x->is_calm && !is_virtual(s, x) && at_ns - x->idle_ns <= CALM_NS; /* then it sleeps on no bell */
-    return is_local && !is_calm && at_ns + s->options.bell_ns < seen_ns ? at_ns + s->options.bell_ns : seen_ns;
+    return is_local && !naps(s, x, at_ns - x->idle_ns) && at_ns + s->options.bell_ns < seen_ns ? at_ns + s->options.bell_ns : seen_ns;
 }
 
 uint64_t mti_sim_next_look(const mt_sim *s, const node *x) {
-    uint64_t from_ns = x->busy_until_ns + 1, spun_ns = x->idle_ns + SPIN_NS + 1;
-    bool spins = !x->is_calm && !is_virtual(s, x);
-    return end_of_nap(s, x, spins && from_ns < spun_ns ? spun_ns : from_ns);
+    uint64_t from_ns = x->busy_until_ns + 1, spun_ns = x->idle_ns + MTI_SPIN_NS + 1;
+    return end_of_nap(s, x, spins(s, x) && from_ns < spun_ns ? spun_ns : from_ns);
 }
 
 static void halve(histogram *h) {

@@ -5,6 +5,7 @@
 
 #include "bank.h"
 #include "link.h"
+#include "naps.h"
 #include "pace.h"
 #include "sim.h"
 
@@ -15,11 +16,6 @@
 #define NO_WORKER UINT32_MAX
 #define SCRIPT UINT32_MAX /* among ranks */
 /* As in driver.c, whose waiting is modelled by `look`. */
-#define SPIN_NS 50000u
-#define BATCH_NAP_NS 50000u
-#define CALM_NS 1000000u
-#define FIRST_NAP_NS 20000u
-#define LONGEST_NAP_NS 2000000u
 #define MESSAGES_AT_A_TIME 512u
 #define FRAMES_AT_A_TIME 64u
 
@@ -83,7 +79,7 @@ typedef struct node {
     uint64_t busy_until_ns, wake_at_ns, line_free_ns;
     uint64_t idle_ns; /* the end of the last step that had something to do: naps grow since */
     uint32_t under_way, said_slots;
-    bool is_calm; /* naps are short ones for a while */
+    uint64_t nap_ns; /* of naps before it polls or sleeps; 0: it looks instead */
     bool has_backlog;
     uint64_t cpu_ns;
     uint64_t results, joined_bytes; /* of its engine until the last step */

@@ -242,10 +242,10 @@ static int ship(mt_sim *s, node *x, uint64_t now_ns) {
     return MT_OK;
 }
 
-/* Whether short naps come before long ones: while lanes have work ahead, or the script does not wait yet. */
-static bool is_calm(const mt_sim *s, const node *x) {
-    if (mti_script_is_submitting(s)) return true;
-    return mt_engine_work_ahead_ns(x->engine) > 2 * BATCH_NAP_NS;
+/* As naps() in driver.c: while lanes have work, or the script does not wait yet. */
+static uint64_t nap_length(const mt_sim *s, const node *x) {
+    if (!mti_script_is_submitting(s) && mt_engine_least_load_ns(x->engine) <= MTI_FED_NS) return 0;
+    return mti_nap_ns(x->under_way > 0 ? 0 : mt_engine_least_ahead_ns(x->engine));
 }
 
 /* When the rank will have something to do, as far as it is known now. */
@@ -253,13 +253,13 @@ static int plan(mt_sim *s, node *x) {
     uint32_t rank = x->transport.rank;
     uint64_t done_ns = x->busy_until_ns;
     if (x->arrived != NULL || x->losses != NULL) return mti_sim_wake(s, rank, done_ns);
-    if (s->options.naps != 0) x->is_calm = is_calm(s, x);
+    if (s->options.naps != 0) x->nap_ns = nap_length(s, x);
     uint64_t due_ns = rank == 0 ? mti_script_due_ns(s) : x->n_banks > 0 ? x->next_due_ns : NEVER;
     int status = due_ns == NEVER ? MT_OK : mti_sim_wake(s, rank, mti_sim_look(s, x, due_ns, true));
     uint64_t behind_ns = mt_engine_due_ns(x->engine);
     if (behind_ns != NEVER && status == MT_OK) status = mti_sim_wake(s, rank, behind_ns > done_ns ? behind_ns : done_ns);
     bool is_full = s->options.sends > 0 && x->under_way >= s->options.sends; /* then the next arrival wakes it */
-    if (status == MT_OK && x->has_backlog && !is_full) status = mti_sim_wake(s, rank, done_ns + FIRST_NAP_NS);
+    if (status == MT_OK && x->has_backlog && !is_full) status = mti_sim_wake(s, rank, done_ns + MTI_FIRST_POLL_NS);
     bool looks = s->options.cores > 0 && s->options.naps != 0 && !s->is_settling; /* in vain, too: that takes a core from others */
     return looks && status == MT_OK ? mti_sim_wake(s, rank, mti_sim_next_look(s, x)) : status;
 }

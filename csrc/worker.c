@@ -277,10 +277,11 @@ int mti_worker_next(mt_worker *w, const _Atomic uint32_t *state, int64_t timeout
     mt_ring_release(w->down);
     int status = look(w, state, out);
     if (status != MT_E_AGAIN) return status;
+    mt_bell_ring_urgently(w->engine_bell); /* it may nap in the belief that there is work left here */
     uint64_t start = now_ns();
     status = spin(w, state, out, start + SPIN_NS);
     while (status == MT_E_AGAIN) {
-        uint32_t value = mt_bell_arm(w->link.bell);
+        uint32_t value = mt_bell_arm(w->link.bell, MT_BELL_SLEEPS);
         status = look(w, state, out);
         if (status != MT_E_AGAIN) {
             mt_bell_disarm(w->link.bell);

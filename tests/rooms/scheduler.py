@@ -172,3 +172,7 @@ class Sched:
     @property
     def least_load(self) -> int:
         return int(lib.mt_sched_least_load(self.handle))
+
+    @property
+    def least_ahead(self) -> int:
+        return int(lib.mt_sched_least_ahead(self.handle))

@@ -276,6 +276,26 @@ def test_the_least_load_counts_lanes_without_credit(sched: Sched) -> None:
     assert sched.least_load == 10_000
 
 
+def test_work_lies_ahead_beyond_what_slots_run(sched: Sched) -> None:
+    known = sched.add_class(10_000)
+    one, two = sched.add_lane(slots=1), sched.add_lane(slots=2)
+    jobs = []
+    for key, ahead in enumerate([0, 0, 0, 0, 5_000, 10_000, 10_000, 15_000, 20_000]):
+        sched.push(key, known)
+        jobs.append(sched.next())
+        assert sched.least_ahead == ahead, key
+    assert (sched.booked(one), sched.booked(two)) == (3, 6)
+    sched.set_hungry(two, 1)
+    assert sched.least_ahead == 0, "one of its slots has nothing to do"
+    sched.set_hungry(two, 0)
+    sched.set_slots(one, 0)
+    assert sched.least_ahead == 20_000
+    sched.clear_lane(two)
+    assert sched.least_ahead == 0
+    sched.set_slots(two, 0)
+    assert sched.least_ahead == 0
+
+
 def test_a_lane_gets_work_as_soon_as_its_credit_suffices(sched: Sched) -> None:
     """A job was too long to be sent ahead; a short one that is more urgent is not."""
     long, short = sched.add_class(SECOND), sched.add_class(1_000)

@@ -50,6 +50,12 @@ class Lane:
     def units(self) -> int:
         return sum(job.units for job in self.jobs)
 
+    @property
+    def left(self) -> int:
+        """Of the load, what is beyond its slots."""
+        excess = 0 if self.hungry else max(0, self.units - self.slots)
+        return self.load // self.units * excess if excess else 0
+
     def most_units(self, ahead: int, is_long: bool) -> int:
         beyond = self.slots * ahead / SHARES
         return self.slots + (math.ceil(beyond) if self.cuts or not is_long else math.floor(beyond))
@@ -411,6 +417,7 @@ class SchedAgainstModel(RuleBasedStateMachine):
         for number, known in self.classes.items():
             assert self.sched.expect(number) == known.mean_ns
         assert self.sched.least_load == min((lane.load for lane in self.lanes if lane.slots), default=0)
+        assert self.sched.least_ahead == min((lane.left for lane in self.lanes if lane.slots), default=0)
 
     def teardown(self) -> None:
         if hasattr(self, "sched"):

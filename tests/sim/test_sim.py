@@ -66,7 +66,7 @@ def test_the_script_is_the_limit() -> None:
 
 
 def test_workers_need_time_for_themselves() -> None:
-    report = simulate(4, per_node=4, tasks_per_worker=50, task_seconds=0.01, worker_overhead_us=10_000)
+    report = simulate(4, per_node=4, tasks_per_worker=50, task_seconds=0.1, worker_overhead_us=100_000)
     assert report["efficiency"] == pytest.approx(0.5, abs=0.02)
     assert report["time"]["workers"]["overhead"] == pytest.approx(0.5, abs=0.02)
 

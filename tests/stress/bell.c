@@ -5,6 +5,8 @@
  * where there are two processors.
  */
 #include "bell.h"
+#include "segment.h"
+#include "worker.h"
 
 #include "stress.h"
 
@@ -15,6 +17,7 @@
 #define DUEL_SPIN 600 /* turns between looks at whether the other has got a core at all */
 #define SLEEPER_PLACE 0
 #define LAST UINT64_MAX
+#define RING_BYTES 4096
 
 typedef struct post {
     _Alignas(64) mt_bell bell; /* the ringer's own, rung with the answer */
@@ -29,6 +32,7 @@ static struct {
     post posts[RINGERS];
     uint32_t n_ringers;
     bool relaxed; /* posts carry nothing but their number */
+    bool naps;    /* instead of sleeps; all rings are urgent */
     pthread_t sleeper;
 } room;
 
@@ -38,13 +42,47 @@ static struct {
 
 static void on_signal(int number) { (void)number; }
 
+/* Who naps is woken by urgent rings only, and by a worker that has nothing left to do. */
+static void check_naps(void) {
+    mt_bell bell = {0};
+    uint32_t value = mt_bell_arm(&bell, MT_BELL_NAPS);
+    mt_bell_ring(&bell);
+    DEMAND(mt_bell_sleep(&bell, value, 1) == MT_E_TIMEOUT, "a ring has ended a nap");
+    value = mt_bell_arm(&bell, MT_BELL_NAPS);
+    mt_bell_ring_urgently(&bell);
+    DEMAND(mt_bell_sleep(&bell, value, -1) == MT_OK, "an urgent ring has not ended a nap");
+    value = mt_bell_arm(&bell, MT_BELL_SLEEPS);
+    mt_bell_ring_urgently(&bell);
+    DEMAND(mt_bell_sleep(&bell, value, -1) == MT_OK, "an urgent ring has not ended a sleep");
+    void *base = aligned_alloc(4096, (mti_segment_size(1, RING_BYTES) + 4095) / 4096 * 4096);
+    DEMAND(base != NULL, "no memory");
+    mt_segment_link link = mti_segment_link_at(base, 0, RING_BYTES);
+    mti_segment_format_link(&link, RING_BYTES);
+    mt_worker *worker = mti_worker_new(base, 0, RING_BYTES, &bell);
+    DEMAND(worker != NULL, "no worker");
+    value = mt_bell_arm(&bell, MT_BELL_NAPS);
+    mt_call call;
+    DEMAND(mt_worker_next(worker, 0, &call) == MT_E_TIMEOUT, "work from nowhere");
+    DEMAND(mt_bell_sleep(&bell, value, -1) == MT_OK, "a worker without work has not ended the engine's nap");
+    mt_worker_close(worker);
+    free(base);
+}
+
+static void ring(mt_bell *bell) {
+    if (room.naps) {
+        mt_bell_ring_urgently(bell);
+    } else {
+        mt_bell_ring(bell);
+    }
+}
+
 /* One sleep of either side. `look` says whether there is work. */
 static void rest(mt_bell *bell, stress_rng *rng, bool (*look)(const void *), const void *argument) {
     if (stress_one_in(rng, 8)) {
         (void)sched_yield();
         return;
     }
-    uint32_t value = mt_bell_arm(bell);
+    uint32_t value = mt_bell_arm(bell, room.naps ? MT_BELL_NAPS : MT_BELL_SLEEPS);
     stress_dawdle(rng);
     if (look(argument)) {
         mt_bell_disarm(bell);
@@ -81,7 +119,7 @@ static void *ringer(void *argument) {
             p->question = stress_mix(number ^ index);
             mt_store_release(&p->asked, number);
         }
-        mt_bell_ring(&room.bell);
+        ring(&room.bell);
         if (stress_one_in(&rng, 64)) (void)pthread_kill(room.sleeper, SIGUSR1);
         while (!was_answered(p)) rest(&p->bell, &rng, was_answered, p);
         if (!room.relaxed) {
@@ -123,7 +161,7 @@ static void *sleeper(void *argument) {
             }
             stress_dawdle(&rng);
             mt_store_release(&p->answered, number);
-            mt_bell_ring(&p->bell);
+            ring(&p->bell);
             ended += number == LAST;
         }
         if (idle) rest(&room.bell, &rng, has_posts, NULL);
@@ -157,7 +195,7 @@ static void *duel_ringer(void *argument) {
         turns(&rng);
         if (stress_one_in(&rng, 2)) load_ballast(i);
         mt_store_relaxed(&p->asked, i);
-        mt_bell_ring(&room.bell);
+        ring(&room.bell);
         for (uint64_t n = 1; mt_load_relaxed(&p->answered) != i; n++) {
             if (n % DUEL_SPIN == 0) (void)sched_yield();
         }
@@ -169,7 +207,7 @@ static void *duel_ringer(void *argument) {
 /* Armed and without work, the sleeper first waits to be disarmed, as if it were slow on its way to sleep: a
  * wake-up that is not lost comes then, and costs little. */
 static void duel_rest(void) {
-    uint32_t value = mt_bell_arm(&room.bell);
+    uint32_t value = mt_bell_arm(&room.bell, room.naps ? MT_BELL_NAPS : MT_BELL_SLEEPS);
     if (has_posts(NULL)) {
         mt_bell_disarm(&room.bell);
         return;
@@ -204,6 +242,7 @@ static void *duel_sleeper(void *argument) {
 int main(int argc, char **argv) {
     stress_begin("bell", argc, argv, 24);
     struct sigaction action = {.sa_handler = on_signal}; /* without SA_RESTART: sleeps end */
+    check_naps();
     DEMAND(sigaction(SIGUSR1, &action, NULL) == 0, "no handler");
     for (uint64_t round = 0; round < stress.rounds; round++) {
         stress_round(round);
@@ -211,6 +250,7 @@ int main(int argc, char **argv) {
         /* Mostly one: the rings of others hide that one is lost. */
         room.n_ringers = round % 2 == 0 ? 1 : 2 + (uint32_t)(round / 2 % (RINGERS - 1));
         room.relaxed = round % 4 < 2;
+        room.naps = round % 8 >= 4;
         stress_join(stress_start(round % 4 == 0 ? duel_sleeper : sleeper, NULL));
     }
     (void)printf("bell: seed %llu: %llu posts answered; %llu sleeps, %llu timed out, %llu interrupted\n",

@@ -117,7 +117,7 @@ static void *popper(void *argument) {
             (void)sched_yield();
             continue;
         }
-        uint32_t value = mt_bell_arm(&room.bell);
+        uint32_t value = mt_bell_arm(&room.bell, MT_BELL_SLEEPS);
         if (mt_inbox_has_data(room.inbox)) {
             mt_bell_disarm(&room.bell);
             continue;

@@ -104,7 +104,7 @@ static void put_all(mt_ring *ring, stress_rng *rng, const mt_part *parts, uint32
             (void)sched_yield();
             continue;
         }
-        uint32_t value = mt_bell_arm(&room.emptied);
+        uint32_t value = mt_bell_arm(&room.emptied, MT_BELL_SLEEPS);
         uint64_t before = progress;
         int status = put(ring, parts, n_parts, size, &progress);
         if (status == MT_OK || progress != before) {
@@ -179,7 +179,7 @@ static void get(mt_ring *ring, stress_rng *rng, mt_incoming *out) {
             (void)sched_yield();
             continue;
         }
-        uint32_t value = mt_bell_arm(&room.filled);
+        uint32_t value = mt_bell_arm(&room.filled, MT_BELL_SLEEPS);
         if (mt_ring_has_data(ring)) {
             mt_bell_disarm(&room.filled);
             continue;

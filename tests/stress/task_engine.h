@@ -148,7 +148,7 @@ static void *engine(void *argument) {
         mt_store_relaxed(&room.ended, ended(&counts));
         if (n > 0 || r.n_running > 0 || counts.ready > 0) continue;
         if (r.threads_done == READERS + 1 && counts.waiting == 0) break;
-        uint32_t value = mt_bell_arm(&room.bell);
+        uint32_t value = mt_bell_arm(&room.bell, MT_BELL_SLEEPS);
         if (mt_inbox_has_data(room.inbox)) {
             mt_bell_disarm(&room.bell);
         } else {
