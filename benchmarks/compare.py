@@ -41,10 +41,27 @@ ROWS = {
     "fan_in.us_per_task": "many tasks into one, µs per task",
     "array.gb_per_s": "1 MB arrays, GB/s in and out",
     "bulk.tasks_per_s": "map of no-ops, items per second",
+    "bulk_values.tasks_per_s": "the same, of a function that gives its argument back",
 }
-FAST = {"throughput": 100_000, "round_trip": 3000, "chain": 5000, "fan_in": 10_000, "array": 200, "bulk": 5_000_000}
-POOLS = {"throughput": 10_000, "round_trip": 1000, "array": 40, "bulk": 2_000_000}
-SLOW = {"throughput": 2000, "round_trip": 200, "chain": 200, "fan_in": 2000, "array": 40, "bulk": 500_000}
+FAST = {
+    "throughput": 100_000,
+    "round_trip": 3000,
+    "chain": 5000,
+    "fan_in": 10_000,
+    "array": 200,
+    "bulk": 5_000_000,
+    "bulk_values": 5_000_000,
+}
+POOLS = {"throughput": 10_000, "round_trip": 1000, "array": 40, "bulk": 2_000_000, "bulk_values": 2_000_000}
+SLOW = {
+    "throughput": 2000,
+    "round_trip": 200,
+    "chain": 200,
+    "fan_in": 2000,
+    "array": 40,
+    "bulk": 500_000,
+    "bulk_values": 500_000,
+}
 SIZES = {
     "mpitask": FAST,
     "mpiexec": FAST,

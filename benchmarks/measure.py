@@ -61,6 +61,10 @@ def noop(x: Any) -> Any:
     return x
 
 
+def nothing(_: Any) -> None:
+    pass
+
+
 def first_of(x: Any, _: Any) -> Any:
     return x
 
@@ -185,11 +189,20 @@ def bash(bind: System, n: int) -> Result:
     return {"commands_per_s": apps, "share_of_posix_spawn": apps / bare}
 
 
-def bulk(bind: System, n: int) -> Result:
-    """A map of no-ops over a range, results counted as they come."""
+def _map(bind: System, fn: Callable[[Any], Any], n: int) -> Result:
     start = time.perf_counter()
-    assert sum(1 for _ in bind.bulk(noop, range(n))) == n
+    assert sum(1 for _ in bind.bulk(fn, range(n))) == n
     return {"tasks_per_s": n / (time.perf_counter() - start)}
+
+
+def bulk(bind: System, n: int) -> Result:
+    """A map over a range of a function that does and gives nothing, results counted as they come."""
+    return _map(bind, nothing, n)
+
+
+def bulk_values(bind: System, n: int) -> Result:
+    """The same of one that gives its argument back: a number for each item travels."""
+    return _map(bind, noop, n)
 
 
 def array(bind: System, n: int) -> Result:
@@ -238,7 +251,20 @@ def waves(bind: System, n: int) -> Result:
 
 CASES = {
     case.__name__: case
-    for case in (throughput, round_trip, chain, fan_in, dataflow, bulk, array, cache_hit, bash, memory, waves)
+    for case in (
+        throughput,
+        round_trip,
+        chain,
+        fan_in,
+        dataflow,
+        bulk,
+        bulk_values,
+        array,
+        cache_hit,
+        bash,
+        memory,
+        waves,
+    )
 }
 FUTURES_TAKEN = {"chain", "fan_in", "dataflow"}
 OWN = {"cache_hit", "bash"}

@@ -19,10 +19,11 @@ SIZES = {
     "fan_in": 10_000,
     "dataflow": 100_000,
     "bulk": 5_000_000,
+    "bulk_values": 5_000_000,
     "array": 200,
     "bash": 400,
 }
-PEER_SIZES = {"throughput": 10_000, "round_trip": 1000, "bulk": 2_000_000, "array": 40}
+PEER_SIZES = {"throughput": 10_000, "round_trip": 1000, "bulk": 2_000_000, "bulk_values": 2_000_000, "array": 40}
 
 
 def words(sizes: dict[str, int], *without: str) -> list[str]:

@@ -14,16 +14,28 @@ from mpitask.bulk.formula import Formula
 
 # What a worker gives for the items that it was given: seconds, the failures as (index among the items, exception), and
 # the packed results, or their combination as the only one. The value of a chunk is one of them; that of a span is one
-# if it was combined, and else a codec.Parts of them.
+# if it was combined, and else a codec.Parts of them. Results that are all None are packed as their number.
 Packed = tuple[float, list[tuple[int, bytes]], int, bytes]
 
 
 def _pack(seconds: float, values: list[Any], failures: list[tuple[int, bytes]]) -> Packed:
-    returns_nothing = bool(values) and values[0] is None and values.count(None) == len(values)  # a fifth of the next
-    if returns_nothing or codec.SCALARS.issuperset(map(type, values)):
+    if values and values[0] is None and values.count(None) == len(values):
+        return seconds, failures, codec.NONE, marshal.dumps(len(values), 2)
+    kinds = list(map(type, values))
+    are_alike = (
+        bool(kinds) and kinds[0] in codec.SCALARS and kinds.count(kinds[0]) == len(kinds)
+    )  # two thirds of the next
+    if are_alike or codec.SCALARS.issuperset(kinds):
         return seconds, failures, codec.MARSHAL, marshal.dumps(values, 2)
     kind, parts = codec.encode(values)
     return seconds, failures, kind, b"".join(bytes(part) for part in parts)
+
+
+def _unpack(kind: int, data: bytes) -> list[Any]:
+    if kind == codec.NONE:
+        return [None] * marshal.loads(data)
+    found: list[Any] = codec.decode(kind, data)
+    return found
 
 
 def packs(value: Any, first: int) -> Iterator[tuple[int, Packed]]:
@@ -41,8 +53,7 @@ def unpack(packed: Packed, first: int) -> list[Any]:
     if failures:
         index, error = failures[0]
         raise _noted(error, first + index)
-    found: list[Any] = codec.decode(kind, data)
-    return found
+    return _unpack(kind, data)
 
 
 def _noted(data: bytes, index: int) -> BaseException:
@@ -65,14 +76,13 @@ class CallChunk:
         start = time.perf_counter()
         values: list[Any] = []
         failures: list[tuple[int, bytes]] = []
-        fn, add, rest = self._fn, values.append, iter(items)
+        rest = iter(items)
         while True:
             try:
-                for item in rest:
-                    add(fn(item))
-            except Exception as error:  # noqa: BLE001 - it is the item's result
+                values.extend(map(self._fn, rest))
+            except Exception as error:  # noqa: BLE001 - it is the item's result; those before it are in the list
                 failures.append((len(values), codec.encode_exception(error)))
-                add(None)
+                values.append(None)
             else:
                 break
         if self._op is not None and not failures:
@@ -112,7 +122,7 @@ class CombineParts:
             if failures:
                 index, error = failures[0]
                 return _pack(0.0, [None], [(first + index, error)])
-            values += codec.decode(kind, data)
+            values += _unpack(kind, data)
         return _pack(0.0, [functools.reduce(self._op, values)], [])
 
 
@@ -153,4 +163,4 @@ def item(value: Any, index: int, first: int) -> Any:
     for at, error in failures:
         if first + at == index:
             raise _noted(error, index)
-    return codec.decode(kind, data)[index - first]
+    return _unpack(kind, data)[index - first]

@@ -111,6 +111,29 @@ def test_a_failing_item_is_named_and_the_others_go_on() -> None:
         future.futures[30]
 
 
+def silent(x: int) -> None:
+    picky(x)
+
+
+@pytest.mark.parametrize("items", [range(100), list(range(100))], ids=["range", "list"])
+@pytest.mark.parametrize("chunksize", [1, 5, 100])
+def test_functions_that_give_nothing(items: Any, chunksize: int) -> None:
+    """What they gave is only a number on its way."""
+    assert mpitask.map(silent, items[:7], chunksize=chunksize).result(timeout=60) == [None] * 7
+    mixed = mpitask.map(lambda x: None if x < 50 else x, items, chunksize=chunksize)
+    assert mixed.result(timeout=60) == [None] * 50 + list(range(50, 100))
+    failing = mpitask.map(silent, items, chunksize=chunksize)
+    assert failing.futures[6].result(timeout=60) is None
+    assert failing.futures[99].result(timeout=60) is None
+    with pytest.raises(ValueError, match="not 17"):
+        failing.futures[17].result(timeout=60)
+    with pytest.raises(ValueError, match="not 7") as caught:
+        failing.result(timeout=60)
+    assert caught.value.__notes__ == ["(item 7 of the map)"]
+    both = mpitask.map(silent, items[:7], chunksize=chunksize).reduce(lambda a, b: a or b)
+    assert both.result(timeout=60) is None
+
+
 def test_an_endless_generator_is_read_only_a_little_ahead() -> None:
     taken = 0
 
