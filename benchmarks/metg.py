@@ -7,9 +7,9 @@ METG(50 %), the minimum effective task granularity, is how long a task must take
 of the machine's peak. The task's own time counts with all that the system adds to it: elapsed time, from the first
 call until the last value is here, x cores / tasks. Efficiency is the time that the iterations of all tasks take at the
 peak over the elapsed time. The peak is the rate of as many plain processes as there are workers, all at once, measured
-between all measurements; the highest of all counts. The grain is made smaller, by the square root of two each time,
-until the efficiency falls below 50 %; the granularity in between is interpolated logarithmically. Of the measurements
-of a grain the shortest counts: whatever else a machine does can only make them longer, and a peak lower.
+right before and right after: a shared machine is twice as fast in one second as in another. The grain is made smaller,
+by the square root of two each time, until the efficiency falls below 50 %; the granularity in between is interpolated
+logarithmically. Of the measurements of a grain the median counts.
 
 A system whose tasks take no futures gets its graph by a client that waits for the values of a task's dependencies
 before it submits the task. The systems are those of measure.py.
@@ -22,6 +22,7 @@ import itertools
 import json
 import math
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -47,13 +48,11 @@ class Peak:
         command = [sys.executable, graphs.__file__]
         pipe = subprocess.PIPE
         self._processes = [subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) for _ in range(CORES)]
-        self.highest = 0.0
-        """Iterations per second of all together, at best."""
-        for _ in range(10):
-            self.rate()
+        self.rates = [self.rate() for _ in range(10)]
+        """Iterations per second of all together, whenever they were measured."""
 
-    def rate(self) -> None:
-        """Measures once more."""
+    def rate(self) -> float:
+        """Measures once."""
         for process in self._processes:
             assert process.stdin is not None
             process.stdin.write(f"{PEAK_S}\n")
@@ -62,7 +61,12 @@ class Peak:
         for process in self._processes:
             assert process.stdout is not None
             rates.append(float(process.stdout.readline()))
-        self.highest = max(self.highest, sum(rates))
+        return sum(rates)
+
+    def next(self) -> float:
+        """Measures once more, and keeps it."""
+        self.rates.append(self.rate())
+        return self.rates[-1]
 
     def __enter__(self) -> Peak:
         return self
@@ -123,18 +127,19 @@ class Bench:
     def point(self, pattern: str, kernel_s: float, guess_s: float) -> dict[str, float]:
         """Efficiency and granularity of tasks that compute for so long."""
         steps = self.steps(guess_s)
-        iterations = max(1, round(kernel_s * self._peak.highest / CORES))
-        tasks, shortest_s = 0, math.inf
+        iterations = max(1, round(kernel_s * statistics.median(self._peak.rates) / CORES))
+        tasks, peaks, efficiencies, granularities_s = 0, [self._peak.next()], [], []
         for _ in range(self._repeat):
             tasks, elapsed_s = self.run(pattern, steps, iterations)
-            shortest_s = min(shortest_s, elapsed_s)
-            self._peak.rate()
+            peaks.append(self._peak.next())
+            efficiencies.append(tasks * iterations / elapsed_s / statistics.mean(peaks[-2:]))
+            granularities_s.append(elapsed_s * CORES / tasks)
         return {
             "kernel_us": kernel_s * 1e6,
-            "efficiency": tasks * iterations / self._peak.highest / shortest_s,
-            "granularity_us": shortest_s * CORES / tasks * 1e6,
+            "efficiency": statistics.median(efficiencies),
+            "granularity_us": statistics.median(granularities_s) * 1e6,
             "tasks": tasks,
-            "peak_per_s": self._peak.highest,
+            "peak_per_s": statistics.median(peaks),
         }
 
     def metg(self, pattern: str) -> dict[str, Any]:
