@@ -24,6 +24,10 @@ _OK = lib.MT_OUTCOME_OK
 _ERROR = lib.MT_OUTCOME_ERROR
 _PATIENCE_NS = 100_000_000  # then a task that waits runs whatever there is,
 _LOOSE_DEPTH = 20  # if no more tasks than these wait below it
+_MODULES = (
+    "(workers look for modules where the script did when the engine started; "
+    "a folder that a script itself adds to sys.path has to be in PYTHONPATH, too)"
+)
 _MARSHAL, _SHARED, _MAPPED = codec.MARSHAL, codec.SHARED, codec.MAPPED
 
 
@@ -161,6 +165,8 @@ class Runner:
                     self.stop_helping()
                     if self.task_ended is not None:
                         self.task_ended(True)
+                    if isinstance(error, ModuleNotFoundError):
+                        error.add_note(_MODULES)
                     data = codec.encode_exception(error)
                     status = answer(worker, _ERROR, codec.PICKLE, data, len(data))
                     value = None

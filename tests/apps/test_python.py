@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import ctypes
 import functools
+import importlib
 import operator
 import os
 import pickle
@@ -41,6 +42,16 @@ def echo(x: Any = None, **kwargs: Any) -> Any:
 
 
 # -- what can be an app --
+
+
+def test_a_module_that_only_the_script_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "found_late.py").write_text("def twice(x):\n    return 2 * x\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    fn = importlib.import_module("found_late").twice
+    for wanted in (python_app(fn), python_app(lambda x: __import__("found_late").twice(x))):
+        with pytest.raises(ModuleNotFoundError, match="found_late") as caught:
+            wanted(1).result(timeout=60)
+        assert "PYTHONPATH" in caught.value.__notes__[0]
 
 
 @pytest.mark.parametrize(
