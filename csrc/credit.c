@@ -11,7 +11,7 @@
 #define LEAST_CHUNK_NS 4000000u
 /* Of a lane's slots; in a row of many lanes differences below that do not count. */
 #define SHARES 1024u
-/* The longer items take, the fewer of them have to lie ahead of the workers, for messages and looks take no longer. */
+/* The longer items, or jobs that are one thing, take, the fewer of them have to lie ahead of the workers, for messages and looks take no longer. */
 #define LONG_AHEAD (SHARES / 8)
 
 static inline bool is_long(uint64_t unit_ns) { return unit_ns > CHUNK_NS; }
@@ -35,7 +35,8 @@ bool mti_sched_has_credit(const lane *l, const demand *d) {
     if (d->mean_ns == 0 || l->overdue) return false;
     if (d->what == ITEMS) return l->units < most_units(l, d);
     if (l->units >= (uint64_t)l->limits.slots * l->limits.max_ahead) return false;
-    return l->booked_ns + d->cost_ns <= l->limits.horizon_ns * l->limits.slots;
+    if (l->booked_ns + d->cost_ns <= l->limits.horizon_ns * l->limits.slots) return true;
+    return l->limits.cuts && !l->is_up && l->units < most_units(l, d);
 }
 
 bool mti_sched_asks_as_much(const demand *a, const demand *b) {
@@ -52,18 +53,18 @@ static uint64_t times(uint64_t n, uint64_t each_ns) {
 /* How long a worker is busy with what it gets of a job's items at a time; at least. */
 static uint64_t unit_of(const mt_ready_job *job, uint64_t mean_ns) { return times(job->chunk == 0 ? 1 : job->chunk, mean_ns); }
 
-/* Long items go ahead while there is another for every slot. The last ones stay here until a slot is free, wherever that is. */
-static uint32_t long_ahead(const mt_sched *sched) {
+/* Long ones go ahead while there is another for every slot. The last ones stay here until a slot is free, wherever that is. */
+static uint32_t long_ahead(const mt_sched *sched, bool are_items) {
     uint64_t more = sched->ready.units > sched->slots ? sched->ready.units - sched->slots : 0;
     uint64_t enough = ((uint64_t)sched->slots * LONG_AHEAD + SHARES - 1) / SHARES;
-    return more >= enough ? LONG_AHEAD : (uint32_t)(more * SHARES / sched->slots);
+    return more >= enough ? LONG_AHEAD : are_items ? (uint32_t)(more * SHARES / sched->slots) : 0;
 }
 
 demand mti_sched_demand(const mt_sched *sched, const mt_ready_job *job, int32_t priority) {
     uint64_t mean_ns = sched->classes.rows[job->class_index].mean_ns;
-    if (job->items == 0) return (demand){ONE_THING, mean_ns, mean_ns == 0 ? UNKNOWN_NS : mean_ns, job->bytes, priority, 0};
+    if (job->items == 0) return (demand){ONE_THING, mean_ns, mean_ns == 0 ? UNKNOWN_NS : mean_ns, job->bytes, priority, long_ahead(sched, false)};
     uint64_t unit_ns = unit_of(job, mean_ns);
-    return (demand){ITEMS, mean_ns, unit_ns, job->bytes, priority, is_long(unit_ns) ? long_ahead(sched) : SHARES};
+    return (demand){ITEMS, mean_ns, unit_ns, job->bytes, priority, is_long(unit_ns) ? long_ahead(sched, true) : SHARES};
 }
 
 static uint64_t share_of(uint64_t items, uint64_t part, uint64_t whole) {

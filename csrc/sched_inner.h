@@ -27,7 +27,7 @@ typedef struct demand {
     uint64_t cost_ns; /* of one thing */
     uint64_t bytes;
     int32_t priority;
-    uint32_t ahead; /* of items, units that a lane may have beyond its slots: so many SHARES of these */
+    uint32_t ahead; /* units that a lane may have beyond its slots, of one thing by its horizon or so many: so many SHARES of these */
 } demand;
 
 struct mt_sched {

@@ -296,6 +296,29 @@ def test_work_lies_ahead_beyond_what_slots_run(sched: Sched) -> None:
     assert sched.least_ahead == 0
 
 
+def test_a_few_long_jobs_lie_ahead_behind_many_slots_while_there_are_enough_for_all(sched: Sched) -> None:
+    known = sched.add_class(100_000_000)
+    node, worker = (
+        sched.add_lane(slots=16, horizon_ns=10_000_000, cuts=True),
+        sched.add_lane(slots=1, horizon_ns=10_000_000),
+    )
+    for key in range(17 + 17 + 5):
+        sched.push(key, known)
+    sched.all()
+    assert (sched.booked(node), sched.booked(worker), sched.ready) == (18, 1, 20), "an eighth more; none for a worker"
+    for key in range(5):
+        sched.push(100 + key, known, priority=9)
+    assert sched.next() is None, "not even urgent ones"
+    few = 17 + 2
+    sched.clear_lane(node)
+    sched.clear_lane(worker)
+    sched.forget_ready()
+    for key in range(few):
+        sched.push(key, known)
+    sched.all()
+    assert (sched.booked(node), sched.booked(worker), sched.ready) == (16, 1, 2), "the last ones wait here"
+
+
 def test_a_lane_gets_work_as_soon_as_its_credit_suffices(sched: Sched) -> None:
     """A job was too long to be sent ahead; a short one that is more urgent is not."""
     long, short = sched.add_class(SECOND), sched.add_class(1_000)

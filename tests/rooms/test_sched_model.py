@@ -64,8 +64,8 @@ class Lane:
         if self.units < self.slots:
             self.hungry = 0
 
-    def has_credit(self, known: bool, cost_ns: int, size: int, ahead: int) -> bool:
-        """`ahead`: of items, in shares; -1: of one thing."""
+    def has_credit(self, known: bool, cost_ns: int, size: int, ahead: int, are_items: bool) -> bool:
+        """`ahead`: in shares."""
         if self.slots == 0:
             return False
         if self.jobs and sum(job.bytes for job in self.jobs) + size > self.max_bytes:
@@ -74,11 +74,13 @@ class Lane:
             return True
         if not known or self.overdue:
             return False
-        if ahead >= 0:
+        if are_items:
             return self.units < self.most_units(ahead, cost_ns > CHUNK_NS)
         if self.units >= self.slots * self.ahead:
             return False
-        return sum(job.cost_ns for job in self.jobs) + cost_ns <= self.horizon_ns * self.slots
+        if sum(job.cost_ns for job in self.jobs) + cost_ns <= self.horizon_ns * self.slots:
+            return True
+        return self.cuts and self.units < self.most_units(ahead, True)
 
 
 @dataclass
@@ -238,14 +240,14 @@ class SchedAgainstModel(RuleBasedStateMachine):
         queue.sort(key=lambda each: each.age)  # of equal ages the newest is first
 
     def ahead(self, job: Waiting, cost_ns: int) -> int:
-        if not job.items:
-            return -1
-        if cost_ns <= CHUNK_NS:
+        if job.items and cost_ns <= CHUNK_NS:
             return SHARES
         everybody = sum(lane.slots for lane in self.lanes)
         waiting = sum(each.units for queue in self.queues.values() for each in queue) % 2**64
         more = max(0, waiting - everybody)
-        return LONG_AHEAD if more * SHARES >= everybody * LONG_AHEAD else more * SHARES // everybody
+        if more * SHARES >= everybody * LONG_AHEAD:
+            return LONG_AHEAD
+        return more * SHARES // everybody if job.items else 0
 
     def fit(self, lane: Lane, job: Waiting, mean_ns: int, is_last: bool, ahead: int) -> tuple[int, int]:
         """Items and units: what the contract says of jobs of items."""
@@ -277,7 +279,9 @@ class SchedAgainstModel(RuleBasedStateMachine):
         cost_ns = (job.chunk or 1) * mean_ns if job.items else mean_ns or UNKNOWN_NS
         known = mean_ns != 0
         ahead = self.ahead(job, cost_ns)
-        able = [i for i, lane in enumerate(self.lanes) if lane.has_credit(known, cost_ns, job.size, ahead)]
+        able = [
+            i for i, lane in enumerate(self.lanes) if lane.has_credit(known, cost_ns, job.size, ahead, job.items > 0)
+        ]
         if not able:
             return None
         lane = min(able, key=lambda i: (self.lanes[i].load, i))
