@@ -76,13 +76,14 @@ class CallChunk:
         start = time.perf_counter()
         values: list[Any] = []
         failures: list[tuple[int, bytes]] = []
-        rest = iter(items)
+        fn, add, rest = self._fn, values.append, iter(items)
         while True:
             try:
-                values.extend(map(self._fn, rest))
-            except Exception as error:  # noqa: BLE001 - it is the item's result; those before it are in the list
+                for item in rest:  # not extend(map()), for which a StopIteration of the function is the end
+                    add(fn(item))
+            except Exception as error:  # noqa: BLE001 - it is the item's result
                 failures.append((len(values), codec.encode_exception(error)))
-                values.append(None)
+                add(None)
             else:
                 break
         if self._op is not None and not failures:

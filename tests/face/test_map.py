@@ -134,6 +134,23 @@ def test_functions_that_give_nothing(items: Any, chunksize: int) -> None:
     assert both.result(timeout=60) is None
 
 
+@pytest.mark.parametrize("items", [range(20), list(range(20))], ids=["range", "list"])
+def test_a_function_that_raises_stop_iteration(items: Any) -> None:
+    """It is a failure of its item like any other, and ends nothing; from a generator it comes as Python lets it come."""
+
+    def first_of(x: int) -> int:
+        return next(iter([x] if x != 3 else []))
+
+    future = mpitask.map(first_of, items, chunksize=10)
+    assert future.futures[19].result(timeout=60) == 19
+    with pytest.raises(StopIteration):
+        future.futures[3].result(timeout=60)
+    with pytest.raises(RuntimeError) as caught:
+        future.result(timeout=60)
+    assert isinstance(caught.value.__cause__, StopIteration)
+    assert caught.value.__cause__.__notes__ == ["(item 3 of the map)"]
+
+
 def test_an_endless_generator_is_read_only_a_little_ahead() -> None:
     taken = 0
 
