@@ -37,9 +37,9 @@ void mt_bell_ring(mt_bell *bell) {
     if (mt_load_relaxed(&bell->waiting) == MT_BELL_SLEEPS) wake(bell);
 }
 
-void mt_bell_ring_urgently(mt_bell *bell) {
+void mt_bell_end_nap(mt_bell *bell) {
     mt_fence_seq_cst(); /* as in mt_bell_ring */
-    if (mt_load_relaxed(&bell->waiting) != MT_BELL_AWAKE) wake(bell);
+    if (mt_load_relaxed(&bell->waiting) == MT_BELL_NAPS) wake(bell);
 }
 
 uint32_t mt_bell_arm(mt_bell *bell, uint32_t how) {

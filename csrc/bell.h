@@ -4,7 +4,7 @@
  * Protocol: the sleeper arms the bell, looks once more at everything that could hold work, and sleeps if there is none;
  * a ringer makes its work visible first and rings then. The two sequentially consistent fences make sure that either the sleeper
  * sees the work or the ringer sees the armed bell. A ring costs a fence and a load unless somebody sleeps.
- * A nap is a sleep that only an urgent ring ends early: who naps wants to find a batch, and ringers shall not pay for waking it each time.
+ * A nap is a sleep that rings do not end: who naps wants to find a batch, and ringers shall not pay for waking it each time. Who cannot wait for its end says so.
  * Thread rule: any number of ringers, one sleeper. In shared memory (mt_bell is plain words: futex, not process-private).
  */
 #ifndef MT_BELL_H
@@ -21,9 +21,9 @@ enum { MT_BELL_AWAKE, MT_BELL_SLEEPS, MT_BELL_NAPS };
 
 /* Ringer: wakes a sleeper, not one who naps. Call after the work is visible. */
 void mt_bell_ring(mt_bell *bell);
-/* Ringer: wakes one who naps, too. */
-void mt_bell_ring_urgently(mt_bell *bell);
-/* Sleeper: from now on rings are not lost, or with MT_BELL_NAPS urgent ones only; returns the value to sleep on. */
+/* Ringer: wakes who naps, not a sleeper, whom nothing escapes that is rung for. */
+void mt_bell_end_nap(mt_bell *bell);
+/* Sleeper: from now on rings are not lost, or with MT_BELL_NAPS calls of mt_bell_end_nap; returns the value to sleep on. */
 uint32_t mt_bell_arm(mt_bell *bell, uint32_t how);
 /* Sleeper: there was work after all. */
 void mt_bell_disarm(mt_bell *bell);

@@ -13,6 +13,8 @@
 #define SHARES 1024u
 /* The longer items, or jobs that are one thing, take, the fewer of them have to lie ahead of the workers, for messages and looks take no longer. */
 #define LONG_AHEAD (SHARES / 8)
+/* Of shorter jobs that are one thing the horizon of a rank lets through another for each slot. */
+#define LONG_CALL_NS 5000000u
 
 static inline bool is_long(uint64_t unit_ns) { return unit_ns > CHUNK_NS; }
 
@@ -36,12 +38,14 @@ bool mti_sched_has_credit(const lane *l, const demand *d) {
     if (d->what == ITEMS) return l->units < most_units(l, d);
     if (l->units >= (uint64_t)l->limits.slots * l->limits.max_ahead) return false;
     if (l->booked_ns + d->cost_ns <= l->limits.horizon_ns * l->limits.slots) return true;
-    return l->limits.cuts && !l->is_up && l->units < most_units(l, d);
+    if (!l->limits.cuts || l->is_up || l->units >= l->limits.slots + (uint64_t)l->limits.slots * d->ahead / SHARES) return false;
+    return l->booked_ns / l->limits.slots / 2 <= d->cost_ns; /* else it would wait for ones that are much longer */
 }
 
 bool mti_sched_asks_as_much(const demand *a, const demand *b) {
     if (b->what == NOTHING_AT_ALL) return true;
-    return a->what == b->what && a->cost_ns >= b->cost_ns && a->bytes >= b->bytes && a->priority <= b->priority && a->ahead <= b->ahead &&
+    bool may_wait_longer = a->what == ONE_THING && a->ahead > 0 && a->cost_ns != b->cost_ns;
+    return a->what == b->what && !may_wait_longer && a->cost_ns >= b->cost_ns && a->bytes >= b->bytes && a->priority <= b->priority && a->ahead <= b->ahead &&
            (a->mean_ns == 0 || b->mean_ns != 0);
 }
 
@@ -53,18 +57,25 @@ static uint64_t times(uint64_t n, uint64_t each_ns) {
 /* How long a worker is busy with what it gets of a job's items at a time; at least. */
 static uint64_t unit_of(const mt_ready_job *job, uint64_t mean_ns) { return times(job->chunk == 0 ? 1 : job->chunk, mean_ns); }
 
-/* Long ones go ahead while there is another for every slot. The last ones stay here until a slot is free, wherever that is. */
-static uint32_t long_ahead(const mt_sched *sched, bool are_items) {
+static uint64_t enough(const mt_sched *sched) { return ((uint64_t)sched->slots * LONG_AHEAD + SHARES - 1) / SHARES; }
+
+/* Long items go ahead while there is another for every slot. The last ones stay here until a slot is free, wherever that is. */
+static uint32_t items_ahead(const mt_sched *sched) {
     uint64_t more = sched->ready.units > sched->slots ? sched->ready.units - sched->slots : 0;
-    uint64_t enough = ((uint64_t)sched->slots * LONG_AHEAD + SHARES - 1) / SHARES;
-    return more >= enough ? LONG_AHEAD : are_items ? (uint32_t)(more * SHARES / sched->slots) : 0;
+    return more >= enough(sched) ? LONG_AHEAD : (uint32_t)(more * SHARES / sched->slots);
 }
 
-demand mti_sched_demand(const mt_sched *sched, const mt_ready_job *job, int32_t priority) {
+/* So do long jobs that are one thing, of their own priority: a more urgent one waits for the first slot that is free, not behind one that runs. */
+static uint32_t calls_ahead(const mt_sched *sched, const mt_ready_level *level, uint64_t mean_ns) {
+    return mean_ns > LONG_CALL_NS && level->count >= sched->slots + enough(sched) ? LONG_AHEAD : 0;
+}
+
+demand mti_sched_demand(const mt_sched *sched, const mt_ready_level *level, const mt_ready_job *job) {
+    int32_t priority = level->priority;
     uint64_t mean_ns = sched->classes.rows[job->class_index].mean_ns;
-    if (job->items == 0) return (demand){ONE_THING, mean_ns, mean_ns == 0 ? UNKNOWN_NS : mean_ns, job->bytes, priority, long_ahead(sched, false)};
+    if (job->items == 0) return (demand){ONE_THING, mean_ns, mean_ns == 0 ? UNKNOWN_NS : mean_ns, job->bytes, priority, calls_ahead(sched, level, mean_ns)};
     uint64_t unit_ns = unit_of(job, mean_ns);
-    return (demand){ITEMS, mean_ns, unit_ns, job->bytes, priority, is_long(unit_ns) ? long_ahead(sched, true) : SHARES};
+    return (demand){ITEMS, mean_ns, unit_ns, job->bytes, priority, is_long(unit_ns) ? items_ahead(sched) : SHARES};
 }
 
 static uint64_t share_of(uint64_t items, uint64_t part, uint64_t whole) {

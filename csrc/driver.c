@@ -210,12 +210,18 @@ static int take_frames(mt_driver *d, uint64_t *moved) {
     return MT_OK;
 }
 
+static void ring_peer(mt_driver *d, mt_peer *peer) {
+    if (peer->bell == NULL) return;
+    mt_bell_ring(peer->bell);
+    if (peer->is_parent && mt_engine_least_load_ns(d->engine) == 0) mt_bell_end_nap(peer->bell); /* workers wait for more */
+}
+
 /* After a send has completed: those who were sent something since all was quiet. The others sleep on; there may be hundreds. */
 static void ring_receivers(mt_driver *d, bool all_have_left) {
     for (uint32_t i = 0; i < d->n_peers; i++) {
         mt_peer *peer = &d->peers[i];
         if (!peer->awaits) continue;
-        if (peer->bell != NULL) mt_bell_ring(peer->bell);
+        ring_peer(d, peer);
         peer->awaits = !all_have_left;
     }
 }
@@ -233,9 +239,7 @@ static int flush_peers(mt_driver *d, uint64_t *moved) {
         if (!sends) continue;
         mt_add_relaxed(&d->frames_out, 1);
         peer->awaits = true;
-        if (peer->bell == NULL) continue;
-        if (peer->is_parent && mt_engine_least_load_ns(d->engine) == 0) mt_bell_ring_urgently(peer->bell); /* workers wait for more */
-        else mt_bell_ring(peer->bell);
+        ring_peer(d, peer);
     }
     uint32_t in_flight = d->transport->in_flight(d->transport);
     if (in_flight < d->sends_in_flight) ring_receivers(d, in_flight == 0);
@@ -324,18 +328,12 @@ static void go_on_stopping(mt_driver *d) {
     if (now_ns() >= d->stop_deadline_ns) d->phase = PHASE_ENDED;
 }
 
-static uint64_t cpu_time_ns(clockid_t clock) {
-    struct timespec t;
-    if (clock_gettime(clock, &t) != 0) return 0;
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
 static void end_thread(mt_driver *d) {
     if (d->transport != NULL) d->transport->destroy(d->transport); /* by the thread that used it, before the library is finalised */
     d->transport = NULL;
     mt_engine_abandon(d->engine);
     mti_driver_wake_waiters(d);
-    mt_store_relaxed(&d->cpu_ns, cpu_time_ns(CLOCK_THREAD_CPUTIME_ID));
+    mt_store_relaxed(&d->cpu_ns, mti_driver_cpu_ns(CLOCK_THREAD_CPUTIME_ID));
     mt_store_release(&d->ended, 1); /* pairs with mt_driver_stats_now */
     mt_message messages[MESSAGES_AT_A_TIME];
     for (uint32_t n; (n = mt_inbox_pop_many(d->inbox, messages, MESSAGES_AT_A_TIME)) > 0;) {
@@ -372,6 +370,18 @@ static int64_t nap_length(mt_driver *d) {
     return d->nap_ns;
 }
 
+/* Whether there was something to do after all: whoever comes later rings. */
+static bool last_look(mt_driver *d, mt_bell *bell) {
+    uint64_t moved = 0;
+    int status = step(d, &moved);
+    if (status != MT_OK) fail(d, status);
+    if (moved == 0 && status == MT_OK) return false;
+    mt_bell_disarm(bell);
+    d->idle_since_ns = 0;
+    d->nap_ns = 0;
+    return true;
+}
+
 /* Waits a moment without being to be woken by everybody. False: it has done so for long enough, or must not. */
 static bool naps(mt_driver *d, uint64_t idle_ns, bool in_hurry) {
     if (d->phase != PHASE_RUNNING || d->options.spin != 0 || is_virtual(d)) return false;
@@ -380,7 +390,11 @@ static bool naps(mt_driver *d, uint64_t idle_ns, bool in_hurry) {
     uint64_t nap_ns = mti_nap_ns(d->sends_in_flight > 0 ? 0 : mt_engine_least_ahead_ns(d->engine));
     if (idle_ns >= mti_naps_end_ns(nap_ns)) return false;
     mt_bell *bell = mti_local_bell(d->local);
-    uint32_t value = are_fed ? mt_bell_arm(bell, MT_BELL_NAPS) : mt_load_relaxed(&bell->value); /* else who has no work waits for the script's next */
+    uint32_t value = mt_load_relaxed(&bell->value);
+    if (are_fed) { /* else who has no work waits for the script's next */
+        value = mt_bell_arm(bell, MT_BELL_NAPS);
+        if (last_look(d, bell)) return true;
+    }
     if (mt_bell_sleep(bell, value, (int64_t)nap_ns) == MT_OK) d->idle_since_ns = 0;
     return true;
 }
@@ -399,15 +413,7 @@ static void rest(mt_driver *d) {
     }
     mt_bell *bell = mti_local_bell(d->local);
     uint32_t value = mt_bell_arm(bell, MT_BELL_SLEEPS);
-    uint64_t moved = 0;
-    int status = step(d, &moved); /* the last look: whoever comes later rings */
-    if (status != MT_OK) fail(d, status);
-    if (moved > 0 || status != MT_OK) {
-        mt_bell_disarm(bell);
-        d->idle_since_ns = 0;
-        d->nap_ns = 0;
-        return;
-    }
+    if (last_look(d, bell)) return;
     mt_add_relaxed(&d->sleeps, 1);
     if (mt_bell_sleep(bell, value, until_due(d, nap_length(d))) == MT_OK) {
         d->idle_since_ns = 0;
@@ -471,27 +477,4 @@ int mt_driver_start(mt_driver *d) {
     }
     d->has_thread = true;
     return MT_OK;
-}
-
-mt_driver_stats mt_driver_stats_now(mt_driver *d) {
-    mt_driver_stats stats = {.submitted = mt_load_relaxed(&d->n_submitted),
-                             .ended = mt_load_relaxed(&d->n_ended),
-                             .slots = mt_load_relaxed(&d->slots),
-                             .steps = mt_load_relaxed(&d->steps),
-                             .sleeps = mt_load_relaxed(&d->sleeps),
-                             .frames_in = mt_load_relaxed(&d->frames_in), .frames_out = mt_load_relaxed(&d->frames_out),
-                             .ready = mt_load_relaxed(&d->ready),
-                             .recalled = mt_load_relaxed(&d->recalled),
-                             .objects = mt_load_relaxed(&d->objects),
-                             .objects_sent = mt_load_relaxed(&d->objects_sent),
-                             .objects_mapped = mt_load_relaxed(&d->objects_mapped),
-                             .neighbours = d->n_peers};
-    for (uint32_t i = 0; i < d->n_peers; i++) stats.bells += d->peers[i].bell != NULL;
-    clockid_t clock;
-    if (d->has_thread && mt_load_acquire(&d->ended) == 0 && pthread_getcpuclockid(d->thread, &clock) == 0) {
-        stats.cpu_ns = cpu_time_ns(clock);
-    }
-    uint64_t whole_ns = mt_load_relaxed(&d->cpu_ns);
-    if (whole_ns > 0) stats.cpu_ns = whole_ns; /* it has ended */
-    return stats;
 }

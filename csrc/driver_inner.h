@@ -3,6 +3,7 @@
 #define MT_DRIVER_INNER_H
 
 #include <pthread.h>
+#include <time.h>
 
 #include "bank.h"
 #include "driver.h"
@@ -116,6 +117,8 @@ struct mt_driver {
 MT_MUST_CHECK int mti_driver_take_message(mt_driver *driver, mt_message message);
 /* Gives up what a message owns when no engine will see it any more; tasks become CANCELLED. */
 void mti_driver_refuse_message(mt_driver *driver, mt_message message);
+/* Processor time by a clock of a thread; 0: the clock is gone. */
+uint64_t mti_driver_cpu_ns(clockid_t clock);
 /* Wakes whoever waits for tasks that have ended. */
 void mti_driver_wake_waiters(mt_driver *driver);
 

@@ -179,7 +179,7 @@ int mt_sched_next(mt_sched *sched, mt_assignment *out) {
     mti_ready_settle(&sched->ready);
     mt_ready_level *l = mti_ready_next(&sched->ready);
     const mt_ready_job *job = mti_ready_at(l, 0);
-    demand wanted = mti_sched_demand(sched, job, l->priority);
+    demand wanted = mti_sched_demand(sched, l, job);
     if (!mti_sched_asks_as_much(&wanted, &sched->refused)) { /* happens when a job of higher priority, or news of its class, has come */
         for (uint32_t i = 0; i < sched->n_lanes; i++) {
             if (sched->lanes[i].heap_at == NOT_IN_HEAP) heap_refresh(sched, i);
@@ -227,7 +227,7 @@ int mt_sched_next_up(mt_sched *sched, uint32_t up, mt_assignment *out) {
         at = i;
     }
     const mt_ready_job *job = mti_ready_at(found, at);
-    demand wanted = mti_sched_demand(sched, job, found->priority);
+    demand wanted = mti_sched_demand(sched, found, job);
     if (!mti_sched_has_credit(&sched->lanes[up], &wanted)) return MT_E_AGAIN;
     book(sched, up, job, &wanted, out);
     leave(sched, found, at);

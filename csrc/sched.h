@@ -4,8 +4,9 @@
  * one class are expected to take equally long) and a size. A job of several items can be cut: a lane gets as many as fit it, and the caller pushes the rest.
  * Policy: the ready job of highest priority, oldest first, goes to the lane with the least booked work for each slot. A lane takes
  * jobs ahead of free slots only while the work booked on it stays below its horizon: so short jobs are sent ahead by the
- * hundred and long ones, or ones of unknown duration, not at all; but behind a lane that cuts there are many slots, and an eighth more long ones than
- * these lie ahead there while as many more than there are slots in all are ready. A lane that is overdue gets nothing ahead. Durations are learnt for each class (exponential average, weight 1/8).
+ * hundred and long ones, or ones of unknown duration, not at all; but behind a lane that cuts there may be many slots, and an eighth more long ones than
+ * these (rounded down) lie ahead there while as many more of that priority than there are slots in all are ready, unless the lane's work is for twice as long as they take. A lane that is overdue gets
+ * nothing ahead. Durations are learnt for each class (exponential average, weight 1/8).
  * Jobs have an origin, the lane that they came from (or none). One lane may be the way up: it gets what no other lane has credit for, never a job that
  * came from there, and of the rest one of the lowest band of priorities: jobs of a band were submitted at the same depth of tasks within tasks, and
  * the ones at the top have most below them.

@@ -44,7 +44,7 @@ struct mt_sched {
 };
 
 /* What a ready job asks of a lane. */
-demand mti_sched_demand(const mt_sched *sched, const mt_ready_job *job, int32_t priority);
+demand mti_sched_demand(const mt_sched *sched, const mt_ready_level *level, const mt_ready_job *job);
 bool mti_sched_has_credit(const lane *l, const demand *d);
 /* Whether a lane that has no credit for `b` has none for `a` either. */
 bool mti_sched_asks_as_much(const demand *a, const demand *b);

@@ -58,6 +58,12 @@ static mt_blob *take_note(mt_uplink *u, queue *q) {
 
 /* ---- the link ---- */
 
+/* The rank shall not nap on either: the task that waits for what is asked for keeps its worker from others. */
+static void ring(mt_uplink *u) {
+    mt_bell_ring(u->worker->engine_bell);
+    mt_bell_end_nap(u->worker->engine_bell);
+}
+
 static int write_up(mt_link *link, const mt_part *parts, uint32_t n_parts, uint64_t *progress) {
     mt_uplink *u = (mt_uplink *)link;
     if (!u->has_pen && pthread_mutex_trylock(&u->pen) != 0) return MT_E_AGAIN;
@@ -69,14 +75,14 @@ static int write_up(mt_link *link, const mt_part *parts, uint32_t n_parts, uint6
         u->has_pen = false;
         (void)pthread_mutex_unlock(&u->pen);
     } else {
-        mt_bell_ring(u->worker->engine_bell); /* a streaming record needs its reader awake */
+        ring(u); /* a streaming record needs its reader awake */
     }
     return status;
 }
 
 static int flush_up(mt_link *link) {
     mt_uplink *u = (mt_uplink *)link;
-    if (u->has_news) mt_bell_ring(u->worker->engine_bell);
+    if (u->has_news) ring(u);
     u->has_news = false;
     return MT_OK;
 }

@@ -95,6 +95,7 @@ static int write_up(mt_worker *w, const mt_part *parts, uint32_t n_parts) {
         (void)mt_ring_publish(w->up);
         mt_bell_ring(w->engine_bell);
         if (status != MT_E_AGAIN) return status;
+        mt_bell_end_nap(w->engine_bell);
         if (progress != before) {
             nap = NAP_NS;
             (void)sched_yield();
@@ -277,7 +278,7 @@ int mti_worker_next(mt_worker *w, const _Atomic uint32_t *state, int64_t timeout
     mt_ring_release(w->down);
     int status = look(w, state, out);
     if (status != MT_E_AGAIN) return status;
-    mt_bell_ring_urgently(w->engine_bell); /* it may nap in the belief that there is work left here */
+    mt_bell_end_nap(w->engine_bell); /* it may nap in the belief that there is work left here */
     uint64_t start = now_ns();
     status = spin(w, state, out, start + SPIN_NS);
     while (status == MT_E_AGAIN) {

@@ -19,12 +19,10 @@ Packed = tuple[float, list[tuple[int, bytes]], int, bytes]
 
 
 def _pack(seconds: float, values: list[Any], failures: list[tuple[int, bytes]]) -> Packed:
-    if values and values[0] is None and values.count(None) == len(values):
+    kinds = list(map(type, values))  # not values.count(None): values decide themselves what they are equal to
+    are_alike = bool(kinds) and kinds[0] in codec.SCALARS and kinds.count(kinds[0]) == len(kinds)  # faster than the set
+    if are_alike and values[0] is None:
         return seconds, failures, codec.NONE, marshal.dumps(len(values), 2)
-    kinds = list(map(type, values))
-    are_alike = (
-        bool(kinds) and kinds[0] in codec.SCALARS and kinds.count(kinds[0]) == len(kinds)
-    )  # two thirds of the next
     if are_alike or codec.SCALARS.issuperset(kinds):
         return seconds, failures, codec.MARSHAL, marshal.dumps(values, 2)
     kind, parts = codec.encode(values)

@@ -134,9 +134,23 @@ def test_functions_that_give_nothing(items: Any, chunksize: int) -> None:
     assert both.result(timeout=60) is None
 
 
+def test_what_is_equal_to_none_is_not_none() -> None:
+    class Anything:
+        def __eq__(self, other: object) -> bool:
+            return True
+
+        __hash__ = None  # type: ignore[assignment]
+
+    found = mpitask.map(lambda x: Anything() if x else None, range(3), chunksize=3).result(timeout=60)
+    assert [type(value).__name__ for value in found] == ["NoneType", "Anything", "Anything"]
+    arrays = mpitask.map(lambda x: np.ones(3) if x else None, range(3), chunksize=3).result(timeout=60)
+    assert arrays[0] is None
+    assert [value.sum() for value in arrays[1:]] == [3, 3]
+
+
 @pytest.mark.parametrize("items", [range(20), list(range(20))], ids=["range", "list"])
 def test_a_function_that_raises_stop_iteration(items: Any) -> None:
-    """It is a failure of its item like any other, and ends nothing; from a generator it comes as Python lets it come."""
+    """It is a failure of its item like any other, and ends nothing; a generator gives it as Python lets it."""
 
     def first_of(x: int) -> int:
         return next(iter([x] if x != 3 else []))

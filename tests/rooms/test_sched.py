@@ -296,27 +296,71 @@ def test_work_lies_ahead_beyond_what_slots_run(sched: Sched) -> None:
     assert sched.least_ahead == 0
 
 
+def add_ranks(sched: Sched, *slots: int) -> list[int]:
+    return [sched.add_lane(slots=n, horizon_ns=10_000_000, cuts=True) for n in slots]
+
+
 def test_a_few_long_jobs_lie_ahead_behind_many_slots_while_there_are_enough_for_all(sched: Sched) -> None:
     known = sched.add_class(100_000_000)
-    node, worker = (
-        sched.add_lane(slots=16, horizon_ns=10_000_000, cuts=True),
-        sched.add_lane(slots=1, horizon_ns=10_000_000),
-    )
-    for key in range(17 + 17 + 5):
+    (node,), worker = add_ranks(sched, 16), sched.add_lane(slots=1, horizon_ns=10_000_000)
+    for key in range(17 + 2 + 17 + 3):
         sched.push(key, known)
     sched.all()
     assert (sched.booked(node), sched.booked(worker), sched.ready) == (18, 1, 20), "an eighth more; none for a worker"
-    for key in range(5):
-        sched.push(100 + key, known, priority=9)
-    assert sched.next() is None, "not even urgent ones"
-    few = 17 + 2
     sched.clear_lane(node)
     sched.clear_lane(worker)
     sched.forget_ready()
-    for key in range(few):
+    for key in range(17 + 19):
         sched.push(key, known)
     sched.all()
-    assert (sched.booked(node), sched.booked(worker), sched.ready) == (16, 1, 2), "the last ones wait here"
+    assert (sched.booked(node), sched.booked(worker), sched.ready) == (16, 1, 19), "the last ones wait here"
+
+
+def test_a_rank_of_a_few_slots_gets_no_long_job_ahead(sched: Sched) -> None:
+    known = sched.add_class(100_000_000)
+    lanes = add_ranks(sched, 1, 2, 7)
+    for key in range(100):
+        sched.push(key, known)
+    sched.all()
+    assert [sched.booked(lane) for lane in lanes] == [1, 2, 7]
+
+
+def test_a_shorter_job_is_not_put_behind_long_ones(sched: Sched) -> None:
+    """It would have to wait for them; here it goes to whichever slot is free first."""
+    hour, second, blink = (sched.add_class(each) for each in (3600 * SECOND, SECOND, 1_000_000))
+    (lane,) = add_ranks(sched, 16)
+    for key in range(16):
+        sched.push(key, hour)
+    running = [sched.next() for _ in range(16)]
+    for key in range(100, 150):
+        sched.push(key, blink if key % 2 else second)
+    assert sched.next() is None
+    sched.push(99, hour, age=-1)
+    for key in range(200, 250):
+        sched.push(key, hour)
+    job = sched.next()
+    assert job is not None
+    assert (job.key, job.lane) == (99, lane), "another hour may wait there, whatever was refused before"
+    assert running[0] is not None
+    assert sched.next() is None
+
+
+def test_an_urgent_long_job_takes_the_first_free_slot(sched: Sched) -> None:
+    known = sched.add_class(100 * SECOND)
+    lanes = add_ranks(sched, 8, 8)
+    for key in range(60):
+        sched.push(key, known)
+    jobs = []
+    while (job := sched.next()) is not None:
+        jobs.append(job)
+    assert [sched.booked(lane) for lane in lanes] == [9, 9]
+    sched.push(100, known, priority=9)
+    sched.done(jobs[0])
+    assert sched.next() is None, "that slot has its next one; behind it the urgent one would wait"
+    sched.done(jobs[2])
+    urgent = sched.next()
+    assert urgent is not None
+    assert urgent.key == 100
 
 
 def test_a_lane_gets_work_as_soon_as_its_credit_suffices(sched: Sched) -> None:

@@ -14,6 +14,7 @@ from scheduler import (
     LARGEST,
     LEAST_CHUNK_NS,
     LONG_AHEAD,
+    LONG_CALL_NS,
     MAX_COST_NS,
     MILLISECOND,
     OVERHEAD_NS,
@@ -80,7 +81,9 @@ class Lane:
             return False
         if sum(job.cost_ns for job in self.jobs) + cost_ns <= self.horizon_ns * self.slots:
             return True
-        return self.cuts and self.units < self.most_units(ahead, True)
+        if not self.cuts or self.units >= self.slots + self.slots * ahead // SHARES:
+            return False
+        return sum(job.cost_ns for job in self.jobs) // self.slots // 2 <= cost_ns
 
 
 @dataclass
@@ -239,15 +242,16 @@ class SchedAgainstModel(RuleBasedStateMachine):
         queue.insert(0, replace(waiting, size=min(waiting.size, LARGEST), age=age))
         queue.sort(key=lambda each: each.age)  # of equal ages the newest is first
 
-    def ahead(self, job: Waiting, cost_ns: int) -> int:
+    def ahead(self, job: Waiting, cost_ns: int, priority: int) -> int:
         if job.items and cost_ns <= CHUNK_NS:
             return SHARES
         everybody = sum(lane.slots for lane in self.lanes)
+        if not job.items:
+            enough = everybody + -(-everybody * LONG_AHEAD // SHARES)
+            return LONG_AHEAD if cost_ns > LONG_CALL_NS and len(self.queues[priority]) >= enough else 0
         waiting = sum(each.units for queue in self.queues.values() for each in queue) % 2**64
         more = max(0, waiting - everybody)
-        if more * SHARES >= everybody * LONG_AHEAD:
-            return LONG_AHEAD
-        return more * SHARES // everybody if job.items else 0
+        return LONG_AHEAD if more * SHARES >= everybody * LONG_AHEAD else more * SHARES // everybody
 
     def fit(self, lane: Lane, job: Waiting, mean_ns: int, is_last: bool, ahead: int) -> tuple[int, int]:
         """Items and units: what the contract says of jobs of items."""
@@ -278,7 +282,7 @@ class SchedAgainstModel(RuleBasedStateMachine):
         mean_ns = self.classes[job.class_index].mean_ns
         cost_ns = (job.chunk or 1) * mean_ns if job.items else mean_ns or UNKNOWN_NS
         known = mean_ns != 0
-        ahead = self.ahead(job, cost_ns)
+        ahead = self.ahead(job, cost_ns if known else 0, max(busy))
         able = [
             i for i, lane in enumerate(self.lanes) if lane.has_credit(known, cost_ns, job.size, ahead, job.items > 0)
         ]

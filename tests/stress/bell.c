@@ -32,7 +32,7 @@ static struct {
     post posts[RINGERS];
     uint32_t n_ringers;
     bool relaxed; /* posts carry nothing but their number */
-    bool naps;    /* instead of sleeps; all rings are urgent */
+    bool naps;    /* instead of sleeps, which the ringers end */
     pthread_t sleeper;
 } room;
 
@@ -42,18 +42,15 @@ static struct {
 
 static void on_signal(int number) { (void)number; }
 
-/* Who naps is woken by urgent rings only, and by a worker that has nothing left to do. */
+/* Rings do not end naps; a worker that has nothing left to do does, and leaves an engine that sleeps alone. */
 static void check_naps(void) {
     mt_bell bell = {0};
     uint32_t value = mt_bell_arm(&bell, MT_BELL_NAPS);
     mt_bell_ring(&bell);
     DEMAND(mt_bell_sleep(&bell, value, 1) == MT_E_TIMEOUT, "a ring has ended a nap");
     value = mt_bell_arm(&bell, MT_BELL_NAPS);
-    mt_bell_ring_urgently(&bell);
-    DEMAND(mt_bell_sleep(&bell, value, -1) == MT_OK, "an urgent ring has not ended a nap");
-    value = mt_bell_arm(&bell, MT_BELL_SLEEPS);
-    mt_bell_ring_urgently(&bell);
-    DEMAND(mt_bell_sleep(&bell, value, -1) == MT_OK, "an urgent ring has not ended a sleep");
+    mt_bell_end_nap(&bell);
+    DEMAND(mt_bell_sleep(&bell, value, -1) == MT_OK, "a nap has not been ended");
     void *base = aligned_alloc(4096, (mti_segment_size(1, RING_BYTES) + 4095) / 4096 * 4096);
     DEMAND(base != NULL, "no memory");
     mt_segment_link link = mti_segment_link_at(base, 0, RING_BYTES);
@@ -64,13 +61,16 @@ static void check_naps(void) {
     mt_call call;
     DEMAND(mt_worker_next(worker, 0, &call) == MT_E_TIMEOUT, "work from nowhere");
     DEMAND(mt_bell_sleep(&bell, value, -1) == MT_OK, "a worker without work has not ended the engine's nap");
+    value = mt_bell_arm(&bell, MT_BELL_SLEEPS);
+    DEMAND(mt_worker_next(worker, 0, &call) == MT_E_TIMEOUT, "work from nowhere");
+    DEMAND(mt_bell_sleep(&bell, value, 1) == MT_E_TIMEOUT, "a worker without work has woken an idle engine");
     mt_worker_close(worker);
     free(base);
 }
 
 static void ring(mt_bell *bell) {
     if (room.naps) {
-        mt_bell_ring_urgently(bell);
+        mt_bell_end_nap(bell);
     } else {
         mt_bell_ring(bell);
     }
