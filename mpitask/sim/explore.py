@@ -13,7 +13,7 @@ from mpitask.native import ffi, lib
 from mpitask.sim.costs import shipped
 from mpitask.sim.model import SHAPES
 
-MAX_EVENTS = 2_000_000
+MAX_EVENTS = 20_000_000
 
 
 class FaultError(AssertionError):
