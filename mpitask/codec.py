@@ -392,14 +392,16 @@ class RemoteTraceback(Exception):  # noqa: N818 - shown as the cause of a task's
 
 
 def encode_exception(error: BaseException, skip_frames: int = 1) -> bytes:
-    """An exception with its traceback as text; where pickling fails, a TaskError that quotes it."""
+    """An exception with its traceback as text; where pickling fails, a TaskError that quotes it.
+
+    It stays as it is: another thread may be raising it.
+    """
     frames = error.__traceback__
     for _ in range(skip_frames):
         frames = frames.tb_next if frames is not None else None
     text = "".join(traceback.format_exception(type(error), error, frames))
-    plain = error.with_traceback(None)
     try:
-        data = b"".join(bytes(part) for part in encode_parts((plain, text)))
+        data = b"".join(bytes(part) for part in encode_parts((error, text)))
         pickle.loads(data)
     except Exception as failure:  # noqa: BLE001 - user classes can fail in any way
         quoted = TaskError(

@@ -408,3 +408,18 @@ def test_a_second_load_is_refused() -> None:
 def test_a_future_cannot_be_returned_from_a_task() -> None:
     with pytest.raises(TypeError, match="a task must return a value, not a future"):
         python_app(lambda: echo(1))().result(timeout=60)
+
+
+def test_an_exception_that_a_promise_is_given_keeps_its_traceback(engine: Engine) -> None:
+    """Somebody else may be raising it, in another thread."""
+    promise: Any = engine.promise()
+    with pytest.raises(KeyError) as caught:
+        {}["x"]
+    frames = caught.value.__traceback__
+    assert frames is not None
+    promise.set_exception(caught.value)
+    assert caught.value.__traceback__ is frames
+    with pytest.raises(KeyError) as again:
+        promise.result(timeout=60)
+    assert again.value is not caught.value
+    assert "test_futures.py" in str(again.value.__cause__)
