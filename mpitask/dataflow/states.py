@@ -71,10 +71,7 @@ class States:
         try:
             if error is not None:
                 # Tasks that need it tell of the first failure, not of all between.
-                told = error.root if isinstance(error, DependencyError) else error
-                frames = told.__traceback__
-                future.set_exception(told)
-                told.__traceback__ = frames  # which pickling takes off
+                future.set_exception(error.root if isinstance(error, DependencyError) else error)
             elif source is not None:
                 future.forward(source)
             elif value is not _NO_VALUE:
