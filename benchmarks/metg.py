@@ -48,11 +48,13 @@ class Peak:
         command = [sys.executable, graphs.__file__]
         pipe = subprocess.PIPE
         self._processes = [subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) for _ in range(CORES)]
-        self.rates = [self.rate() for _ in range(10)]
+        self.rates: list[float] = []
         """Iterations per second of all together, whenever they were measured."""
+        for _ in range(10):
+            self.rate()
 
     def rate(self) -> float:
-        """Measures once."""
+        """Measures once more."""
         for process in self._processes:
             assert process.stdin is not None
             process.stdin.write(f"{PEAK_S}\n")
@@ -61,11 +63,7 @@ class Peak:
         for process in self._processes:
             assert process.stdout is not None
             rates.append(float(process.stdout.readline()))
-        return sum(rates)
-
-    def next(self) -> float:
-        """Measures once more, and keeps it."""
-        self.rates.append(self.rate())
+        self.rates.append(sum(rates))
         return self.rates[-1]
 
     def __enter__(self) -> Peak:
@@ -128,10 +126,10 @@ class Bench:
         """Efficiency and granularity of tasks that compute for so long."""
         steps = self.steps(guess_s)
         iterations = max(1, round(kernel_s * statistics.median(self._peak.rates) / CORES))
-        tasks, peaks, efficiencies, granularities_s = 0, [self._peak.next()], [], []
+        tasks, peaks, efficiencies, granularities_s = 0, [self._peak.rate()], [], []
         for _ in range(self._repeat):
             tasks, elapsed_s = self.run(pattern, steps, iterations)
-            peaks.append(self._peak.next())
+            peaks.append(self._peak.rate())
             efficiencies.append(tasks * iterations / elapsed_s / statistics.mean(peaks[-2:]))
             granularities_s.append(elapsed_s * CORES / tasks)
         return {

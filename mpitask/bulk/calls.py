@@ -19,14 +19,25 @@ Packed = tuple[float, list[tuple[int, bytes]], int, bytes]
 
 
 def _pack(seconds: float, values: list[Any], failures: list[tuple[int, bytes]]) -> Packed:
-    kinds = list(map(type, values))  # not values.count(None): values decide themselves what they are equal to
-    are_alike = bool(kinds) and kinds[0] in codec.SCALARS and kinds.count(kinds[0]) == len(kinds)  # faster than the set
-    if are_alike and values[0] is None:
+    if values and values[0] is None and _are_all_none(values):
         return seconds, failures, codec.NONE, marshal.dumps(len(values), 2)
+    kinds = list(map(type, values))
+    are_alike = bool(kinds) and kinds[0] in codec.SCALARS and kinds.count(kinds[0]) == len(kinds)  # faster than the set
     if are_alike or codec.SCALARS.issuperset(kinds):
         return seconds, failures, codec.MARSHAL, marshal.dumps(values, 2)
     kind, parts = codec.encode(values)
     return seconds, failures, kind, b"".join(bytes(part) for part in parts)
+
+
+def _are_all_none(values: list[Any]) -> bool:
+    """In a third of the time that a look at each type takes. Equality is the values' own, so marshal has the last word.
+
+    Of what it knows and what is equal to None, only None is one byte.
+    """
+    try:
+        return values.count(None) == len(values) == len(marshal.dumps(values, 2)) - len(marshal.dumps([], 2))
+    except Exception:  # noqa: BLE001 - values may refuse to be compared, and marshal to take them
+        return False
 
 
 def _unpack(kind: int, data: bytes) -> list[Any]:

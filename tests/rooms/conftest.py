@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from memory import Memory
+from memory import OK, Memory
 from rings import Ring
+from scheduler import Sched
 
 
 @pytest.fixture
@@ -15,5 +16,16 @@ def ring() -> Iterator[Ring]:
     ring = Ring(256, memory)
     yield ring
     ring.close()
+    assert memory.live == 0
+    memory.close()
+
+
+@pytest.fixture
+def sched() -> Iterator[Sched]:
+    memory = Memory()
+    sched = Sched(memory)
+    yield sched
+    assert sched.check() == OK
+    sched.destroy()
     assert memory.live == 0
     memory.close()

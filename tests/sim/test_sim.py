@@ -80,7 +80,7 @@ def test_workers_need_time_for_themselves() -> None:
 
 @pytest.mark.parametrize("task_seconds", [0.009, 0.02, 0.05])
 def test_a_few_tasks_ahead_hide_the_looks(task_seconds: float) -> None:
-    """Frames wait up to 2 ms for a look, up and down; without tasks ahead of the workers 3 to 6 % of their time."""
+    """Frames wait up to 2 ms for a look, up and down, and workers would wait with them."""
     report = simulate(256, per_node=16, tasks_per_worker=50, task_seconds=task_seconds, naps=True)
     assert report["efficiency"] > 0.99
 
