@@ -24,6 +24,8 @@ mt_engine *mt_engine_new(const mt_alloc *alloc, uint32_t max_lanes, mt_link *par
     e->max_lanes = max_lanes;
     e->up = NO_LANE;
     e->stop_mode = -1;
+    e->look_ns = UINT64_MAX;
+    e->lowest = ANY_PRIORITY;
     e->spans = (mt_node){&e->spans, &e->spans};
     e->next_value_object = (uint64_t)1 << 63; /* ids below are the submitters' */
     strncpy(e->host, host, HOST_SIZE - 1);
@@ -32,9 +34,10 @@ mt_engine *mt_engine_new(const mt_alloc *alloc, uint32_t max_lanes, mt_link *par
     e->jobs = mt_table_new(alloc);
     e->lanes = mti_get_zeroed(alloc, max_lanes + 1u, sizeof(lane));
     e->scratch_lanes = mti_get_zeroed(alloc, max_lanes + 1u, sizeof(uint32_t));
+    e->changed = mti_get_zeroed(alloc, max_lanes + 1u, sizeof(uint32_t));
     e->graph = mt_graph_new(alloc);
     if (e->sched == NULL || e->objects == NULL || e->jobs == NULL || e->lanes == NULL ||
-        e->scratch_lanes == NULL || e->graph == NULL ||
+        e->scratch_lanes == NULL || e->changed == NULL || e->graph == NULL ||
         (parent != NULL && mt_engine_add_lane(e, MT_ROLE_PARENT, parent, &e->up) != MT_OK)) {
         mt_engine_destroy(e);
         return NULL;
@@ -68,6 +71,7 @@ void mt_engine_destroy(mt_engine *e) {
     mt_sched_destroy(e->sched);
     mt_put(e->alloc, e->lanes);
     mt_put(e->alloc, e->scratch_lanes);
+    mt_put(e->alloc, e->changed);
     mt_put(e->alloc, e);
 }
 
@@ -83,6 +87,7 @@ int mt_engine_add_lane(mt_engine *e, uint32_t role, mt_link *link, uint32_t *out
                                     .up = is_up,
                                     .first_job = NO_JOB,
                                     .last_job = NO_JOB,
+                                    .overdue_ns = UINT64_MAX,
                                     .overtaking = NOBODY,
                                     .recalling_for = NO_LANE,
                                     .told = up_limits.slots};
@@ -92,6 +97,13 @@ int mt_engine_add_lane(mt_engine *e, uint32_t role, mt_link *link, uint32_t *out
 
 /* ---- jobs ---- */
 
+void mti_engine_lane_changed(mt_engine *e, lane *l) {
+    l->wanted_since_ns = 0;
+    if (l->is_changed) return;
+    l->is_changed = true;
+    e->changed[e->n_changed++] = (uint32_t)(l - e->lanes);
+}
+
 void mti_engine_lane_append(mt_engine *e, lane *l, mt_job *job) {
     bool is_first = l->first_job == NO_JOB;
     job->before = l->last_job;
@@ -99,19 +111,21 @@ void mti_engine_lane_append(mt_engine *e, lane *l, mt_job *job) {
     *(is_first ? &l->first_job : &job_at(e, l->last_job)->next) = (uint32_t)job->id;
     l->last_job = (uint32_t)job->id;
     if (is_first) {
-        l->quiet_since_ns = l->wanted_since_ns = 0;
+        mti_engine_lane_changed(e, l);
         l->overtaking = NOBODY;
     } else if (job->priority > l->lowest && job->priority > l->overtaking) {
         l->overtaking = job->priority;
+        e->has_overtaken |= l->link->recall != NULL;
     }
     if (is_first || job->priority < l->lowest) l->lowest = job->priority;
+    if (job->priority < e->lowest) e->lowest = job->priority;
 }
 
 void mti_engine_lane_remove(mt_engine *e, lane *l, mt_job *job) {
     *(job->before == NO_JOB ? &l->first_job : &job_at(e, job->before)->next) = job->next;
     *(job->next == NO_JOB ? &l->last_job : &job_at(e, job->next)->before) = job->before;
     job->cost_ns = 0;
-    l->quiet_since_ns = l->wanted_since_ns = 0;
+    mti_engine_lane_changed(e, l);
 }
 
 int mti_engine_class_of(mt_engine *e, uint64_t fn, uint32_t *out_class) {
@@ -227,6 +241,7 @@ void mt_engine_abandon(mt_engine *e) {
     for (uint32_t i = 0; i < e->n_lanes; i++) {
         mt_sched_clear_lane(e->sched, i);
         e->lanes[i].first_job = e->lanes[i].last_job = NO_JOB;
+        mti_engine_lane_changed(e, &e->lanes[i]);
     }
     mt_graph_abandon(e->graph);
 }

@@ -23,8 +23,9 @@ typedef struct lane {
     uint64_t finished; /* jobs answered since HELLO */
     uint32_t first_job, last_job; /* what is booked, in order of assignment */
     int32_t lowest;               /* no booked job that may not have begun has a priority below this */
-    uint64_t quiet_since_ns;      /* no job has come or gone since; 0: not looked at yet */
-    uint64_t wanted_since_ns;     /* nor since this, when others had nothing to do; 0: not yet */
+    bool is_changed;              /* a job has come or gone since the last look */
+    uint64_t overdue_ns;          /* when it should have answered by; UINT64_MAX: it has nothing to answer */
+    uint64_t wanted_since_ns;     /* no job has come or gone since this, when others had nothing to do; 0: not yet */
     uint64_t recalled_ns;         /* the time of the last recall */
     int64_t overtaking;           /* a job of this priority was sent behind lower ones; NOBODY: none was */
     int64_t recall_below;         /* while `recalling`: the priority of the RECALL */
@@ -104,6 +105,11 @@ struct mt_engine {
     uint32_t n_lanes, max_lanes;
     uint32_t up; /* the lane of the way up; NO_LANE: this is the root */
     uint32_t *scratch_lanes; /* for mt_objects_unref */
+    uint32_t *changed;       /* lanes that are */
+    uint32_t n_changed;
+    uint64_t look_ns;        /* no lane that is not changed is overdue or stuck before this */
+    int64_t lowest;          /* no lane has a `lowest` below this */
+    bool has_overtaken;      /* some lane may have an `overtaking` */
     mt_reaper reaper;
     uint64_t next_value_object;
     uint64_t results, stale_results, lost, recalled;
@@ -156,6 +162,8 @@ static inline bool is_returnable(const mt_job *job) {
 void mti_engine_lane_append(mt_engine *engine, lane *l, mt_job *job);
 /* The job is on no lane from now on. */
 void mti_engine_lane_remove(mt_engine *engine, lane *l, mt_job *job);
+/* Jobs have come to the lane, or gone. */
+void mti_engine_lane_changed(mt_engine *engine, lane *l);
 /* The lane's booking for a job, in the scheduler's words. */
 mt_assignment mti_engine_booking_of(const mt_job *job);
 /* The job has left its lane, which was told about before; it is gone afterwards. */
@@ -228,8 +236,6 @@ MT_MUST_CHECK int mti_engine_on_recall(mt_engine *engine, uint32_t origin, const
 MT_MUST_CHECK int mti_engine_on_recalled(mt_engine *engine, lane *l, uint32_t n);
 /* A worker says how many tasks it runs at a time now, from which priority on. */
 MT_MUST_CHECK int mti_engine_on_worker_slots(mt_engine *engine, uint32_t lane_index, const mt_rec *rec);
-/* Slots of all lanes that have nothing to do. */
-uint64_t mti_engine_idle(const mt_engine *engine);
 /* Tells the parent of slots that it cannot know to be idle. */
 MT_MUST_CHECK int mti_engine_say_idle(mt_engine *engine);
 /* A lane is lost: it neither gives back nor wants anything. */

@@ -197,10 +197,8 @@ int mti_engine_on_worker_slots(mt_engine *e, uint32_t lane_index, const mt_rec *
     return status;
 }
 
-uint64_t mti_engine_idle(const mt_engine *e) {
-    uint64_t idle = 0;
-    for (uint32_t i = 0; i < e->n_lanes; i++) idle += i == e->up ? 0 : mt_sched_idle(e->sched, i);
-    return idle;
+static void be_called_at(mt_engine *e, uint64_t at_ns) {
+    if (at_ns < e->due_ns) e->due_ns = at_ns;
 }
 
 /* How long to be silent; 0: for ever. */
@@ -219,7 +217,7 @@ static uint64_t hungry_after_ns(const mt_engine *e) {
 int mti_engine_say_idle(mt_engine *e) {
     if (e->up == NO_LANE) return MT_OK;
     bool may_starve = e->spans.next != &e->spans && mt_sched_ready(e->sched) == 0;
-    uint64_t idle = may_starve ? mti_engine_idle(e) : 0;
+    uint64_t idle = may_starve ? mt_sched_idle(e->sched) : 0;
     uint64_t after_ns = idle > e->said_idle ? hungry_after_ns(e) : 0;
     if (after_ns == 0) {
         e->idle_since_ns = 0;
@@ -228,7 +226,7 @@ int mti_engine_say_idle(mt_engine *e) {
     if (e->idle_since_ns == 0) e->idle_since_ns = e->now_ns;
     uint64_t at_ns = e->idle_since_ns + after_ns;
     if (e->now_ns < at_ns) {
-        if (at_ns < e->due_ns) e->due_ns = at_ns;
+        be_called_at(e, at_ns);
         return MT_OK;
     }
     e->said_idle = idle < UINT32_MAX ? (uint32_t)idle : UINT32_MAX;
@@ -240,7 +238,7 @@ static int recall_from_above(mt_engine *e, uint64_t idle, uint64_t *out_n) {
     if (e->up == NO_LANE || idle == 0 || !may_recall(e, e->up, ANY_PRIORITY)) return MT_OK;
     int64_t floor = ANY_PRIORITY;
     for (uint32_t i = 0; i < e->n_lanes; i++) {
-        bool is_idle = i != e->up && mt_sched_idle(e->sched, i) > 0;
+        bool is_idle = i != e->up && mt_sched_lane_idle(e->sched, i) > 0;
         if (is_idle && mt_sched_floor(e->sched, i) < floor) floor = mt_sched_floor(e->sched, i);
     }
     uint64_t fitting = 0;
@@ -253,68 +251,95 @@ static int recall_from_above(mt_engine *e, uint64_t idle, uint64_t *out_n) {
     uint64_t last_ns = l->wanted_since_ns > l->recalled_ns ? l->wanted_since_ns : l->recalled_ns;
     uint64_t at_ns = last_ns + (l->patience_ns > SHORT_PATIENCE_NS ? l->patience_ns : SHORT_PATIENCE_NS);
     if (e->now_ns < at_ns) {
-        if (at_ns < e->due_ns) e->due_ns = at_ns;
+        be_called_at(e, at_ns);
         return MT_OK;
     }
     ++*out_n;
     return recall_from(e, e->up, idle + excess(e, e->up) / 2, floor, ANY_PRIORITY, NO_LANE);
 }
 
+/* The oldest job is read once, when it has become that: most lanes have answered long before they are looked at again, and its memory is
+ * in no cache. */
+static void note_changes(mt_engine *e) {
+    while (e->n_changed > 0) {
+        lane *l = &e->lanes[e->changed[--e->n_changed]];
+        l->is_changed = false;
+        l->overdue_ns = UINT64_MAX;
+        if (l->first_job == NO_JOB || l->role == MT_ROLE_PARENT) continue;
+        mt_assignment oldest = mti_engine_booking_of(job_at(e, l->first_job));
+        l->overdue_ns = e->now_ns + OVERDUE_NS + STUCK_TIMES * (oldest.cost_ns / oldest.units);
+        if (l->overdue_ns < e->look_ns) e->look_ns = l->overdue_ns;
+    }
+}
+
 /* A lane that should have answered by now gets nothing ahead. True: it is stuck. */
 static bool note_silence(mt_engine *e, uint32_t lane_index) {
     const lane *l = &e->lanes[lane_index];
-    if (!l->up || l->first_job == NO_JOB) return false;
-    uint64_t at_ns = l->quiet_since_ns + OVERDUE_NS;
-    if (e->now_ns >= at_ns) {
-        mt_assignment oldest = mti_engine_booking_of(job_at(e, l->first_job));
-        at_ns += STUCK_TIMES * oldest.cost_ns / oldest.units;
-    }
+    uint64_t at_ns = l->overdue_ns;
     if (e->now_ns >= at_ns) {
         mt_sched_set_overdue(e->sched, lane_index);
         at_ns += STUCK_NS - OVERDUE_NS;
-        if (e->now_ns >= at_ns) return true;
     }
-    if (at_ns < e->due_ns && excess(e, lane_index) > 0) e->due_ns = at_ns;
-    return false;
+    if (at_ns < e->look_ns) e->look_ns = at_ns;
+    return e->now_ns >= at_ns;
+}
+
+/* What jobs could be taken back for. */
+typedef struct wish {
+    int64_t below;   /* only those of priorities below this; NOBODY: nobody wants any */
+    uint64_t urgent; /* ready jobs that are more urgent than those */
+    uint64_t idle;   /* slots that have nothing to do, if it is for these */
+} wish;
+
+static int recall_if_behind(mt_engine *e, uint32_t lane_index, const wish *w, uint64_t *out_n) {
+    lane *l = &e->lanes[lane_index];
+    int64_t below = l->link->recall != NULL && l->overtaking > w->below ? l->overtaking : w->below;
+    bool stuck = note_silence(e, lane_index);
+    if (stuck) below = ANY_PRIORITY;
+    if (!may_recall(e, lane_index, below)) return MT_OK;
+    if (l->wanted_since_ns == 0) l->wanted_since_ns = e->now_ns;
+    if (below == ANY_PRIORITY && e->now_ns < l->recalled_ns + l->patience_ns) { /* what is urgent does not wait for that */
+        be_called_at(e, l->recalled_ns + l->patience_ns);
+        return MT_OK;
+    }
+    bool overdue = stuck || e->now_ns - l->wanted_since_ns >= OVERDUE_NS;
+    if (overdue) mt_sched_set_overdue(e->sched, lane_index);
+    bool pays = e->now_ns - l->recalled_ns >= OVERDUE_NS && mt_sched_load(e->sched, lane_index) >= RECALL_LOAD_NS;
+    if (!overdue && !pays) {
+        be_called_at(e, l->wanted_since_ns + OVERDUE_NS);
+        return MT_OK;
+    }
+    uint64_t behind = excess(e, lane_index), n = UINT64_MAX; /* of a lane that is stuck all: it would keep the youngest, and begin those */
+    if (!stuck) n = w->urgent == 0 ? w->idle * behind / (w->idle + behind) + 1 : w->urgent < behind ? w->urgent : behind;
+    ++*out_n;
+    return recall_from(e, lane_index, n, INT32_MIN, below, NO_LANE);
 }
 
 /* Finds lanes that are behind while others have nothing to do, or while jobs that are more urgent wait here or behind others in the lane (a
  * child sorts what it gets by itself); and lanes that are stuck. */
 int mti_engine_recall(mt_engine *e, uint64_t *out_n) {
     int32_t priority = 0;
-    uint64_t urgent = 0, idle = mti_engine_idle(e);
-    int64_t wanted = NOBODY;
-    int status = recall_from_above(e, idle, out_n);
-    if (mt_sched_first_priority(e->sched, &priority, &urgent) == MT_OK) {
-        wanted = priority;
-        idle = 0;
-    } else if (idle > 0) {
-        wanted = ANY_PRIORITY;
+    wish w = {.below = NOBODY, .idle = mt_sched_idle(e->sched)};
+    note_changes(e);
+    int status = recall_from_above(e, w.idle, out_n);
+    if (mt_sched_first_priority(e->sched, &priority, &w.urgent) == MT_OK) {
+        w.below = priority;
+        w.idle = 0;
+    } else if (w.idle > 0) {
+        w.below = ANY_PRIORITY;
     }
-    for (uint32_t i = 0; i < e->n_lanes && status == MT_OK; i++) {
-        lane *l = &e->lanes[i];
-        if (i == e->up) continue;
-        if (l->quiet_since_ns == 0) l->quiet_since_ns = e->now_ns;
-        int64_t below = l->link->recall != NULL && l->overtaking > wanted ? l->overtaking : wanted;
-        bool stuck = note_silence(e, i);
-        if (stuck) below = ANY_PRIORITY;
-        if (!may_recall(e, i, below)) continue;
-        if (l->wanted_since_ns == 0) l->wanted_since_ns = e->now_ns;
-        if (below == ANY_PRIORITY && e->now_ns < l->recalled_ns + l->patience_ns) { /* what is urgent does not wait for that */
-            if (l->recalled_ns + l->patience_ns < e->due_ns) e->due_ns = l->recalled_ns + l->patience_ns;
-            continue;
+    if (w.below > e->lowest || e->has_overtaken || e->now_ns >= e->look_ns) { /* else no lane has anything for anybody */
+        e->look_ns = UINT64_MAX;
+        e->lowest = ANY_PRIORITY;
+        e->has_overtaken = false;
+        for (uint32_t i = 0; i < e->n_lanes && status == MT_OK; i++) {
+            const lane *l = &e->lanes[i];
+            if (i == e->up) continue;
+            status = recall_if_behind(e, i, &w, out_n);
+            if (l->first_job != NO_JOB && l->lowest < e->lowest) e->lowest = l->lowest;
+            e->has_overtaken |= l->overtaking != NOBODY && l->link->recall != NULL;
         }
-        bool overdue = stuck || e->now_ns - l->wanted_since_ns >= OVERDUE_NS;
-        if (overdue) mt_sched_set_overdue(e->sched, i);
-        bool pays = e->now_ns - l->recalled_ns >= OVERDUE_NS && mt_sched_load(e->sched, i) >= RECALL_LOAD_NS;
-        if (!overdue && !pays) {
-            if (l->wanted_since_ns + OVERDUE_NS < e->due_ns) e->due_ns = l->wanted_since_ns + OVERDUE_NS;
-            continue;
-        }
-        uint64_t behind = excess(e, i), n = UINT64_MAX; /* of a lane that is stuck all: it would keep the youngest, and begin those */
-        if (!stuck) n = urgent == 0 ? idle * behind / (idle + behind) + 1 : urgent < behind ? urgent : behind;
-        status = recall_from(e, i, n, INT32_MIN, below, NO_LANE);
-        ++*out_n;
     }
+    if (e->look_ns > e->now_ns) be_called_at(e, e->look_ns);
     return status;
 }

@@ -70,9 +70,20 @@ static void heap_remove(mt_sched *sched, uint32_t lane_index) {
     heap_down(sched, sched->lanes[last].heap_at);
 }
 
+static uint32_t idle_of(const lane *l) {
+    return l->units < l->limits.slots ? l->limits.slots - (uint32_t)l->units : l->hungry;
+}
+
+static void count_idle(mt_sched *sched, lane *l) {
+    uint32_t idle = l->is_up ? 0 : idle_of(l);
+    sched->idle = sched->idle - l->idle + idle;
+    l->idle = idle;
+}
+
 /* The lane's load or limits have changed: it may have credit again. */
-static void heap_refresh(mt_sched *sched, uint32_t lane_index) {
+static void refresh(mt_sched *sched, uint32_t lane_index) {
     lane *l = &sched->lanes[lane_index];
+    count_idle(sched, l);
     if (l->limits.slots == 0 || l->is_up) {
         heap_remove(sched, lane_index);
         return;
@@ -94,7 +105,7 @@ int mt_sched_add_lane(mt_sched *sched, const mt_lane_limits *limits, uint32_t *o
     uint32_t index = (uint32_t)sched->n_lanes++;
     sched->lanes[index] = (lane){.limits = *limits, .floor = INT32_MIN, .heap_at = NOT_IN_HEAP};
     sched->slots += limits->slots;
-    heap_refresh(sched, index);
+    refresh(sched, index);
     *out_lane = index;
     return MT_OK;
 }
@@ -103,12 +114,12 @@ void mt_sched_set_up(mt_sched *sched, uint32_t lane_index) {
     lane *l = &sched->lanes[lane_index];
     sched->slots -= l->limits.slots;
     l->is_up = true;
-    heap_refresh(sched, lane_index);
+    refresh(sched, lane_index);
 }
 
 void mt_sched_set_floor(mt_sched *sched, uint32_t lane_index, int32_t floor) {
     sched->lanes[lane_index].floor = floor;
-    heap_refresh(sched, lane_index);
+    refresh(sched, lane_index);
 }
 
 void mt_sched_set_slots(mt_sched *sched, uint32_t lane_index, uint32_t slots) {
@@ -116,7 +127,7 @@ void mt_sched_set_slots(mt_sched *sched, uint32_t lane_index, uint32_t slots) {
     if (!l->is_up) sched->slots = sched->slots - l->limits.slots + slots;
     l->limits.slots = slots;
     l->hungry = 0;
-    heap_refresh(sched, lane_index);
+    refresh(sched, lane_index);
 }
 
 void mt_sched_clear_lane(mt_sched *sched, uint32_t lane_index) {
@@ -124,7 +135,7 @@ void mt_sched_clear_lane(mt_sched *sched, uint32_t lane_index) {
     l->booked = l->units = l->booked_ns = l->booked_bytes = 0;
     l->hungry = 0;
     l->overdue = false;
-    heap_refresh(sched, lane_index);
+    refresh(sched, lane_index);
 }
 
 int mt_sched_add_class(mt_sched *sched, uint32_t *out_class) { return mti_classes_add(&sched->classes, out_class); }
@@ -172,6 +183,7 @@ static void book(mt_sched *sched, uint32_t lane_index, const mt_ready_job *job, 
     chosen->units += out->units;
     chosen->booked_ns += out->cost_ns;
     chosen->booked_bytes += job->bytes;
+    count_idle(sched, chosen);
 }
 
 int mt_sched_next(mt_sched *sched, mt_assignment *out) {
@@ -182,7 +194,7 @@ int mt_sched_next(mt_sched *sched, mt_assignment *out) {
     demand wanted = mti_sched_demand(sched, l, job);
     if (!mti_sched_asks_as_much(&wanted, &sched->refused)) { /* happens when a job of higher priority, or news of its class, has come */
         for (uint32_t i = 0; i < sched->n_lanes; i++) {
-            if (sched->lanes[i].heap_at == NOT_IN_HEAP) heap_refresh(sched, i);
+            if (sched->lanes[i].heap_at == NOT_IN_HEAP) refresh(sched, i);
         }
         sched->refused = NOTHING;
     }
@@ -253,28 +265,28 @@ uint64_t mt_sched_unit_items(const mt_sched *sched, uint32_t class_index, uint32
 
 void mt_sched_return_some(mt_sched *sched, const mt_assignment *what) {
     give_back_units(sched, what);
-    heap_refresh(sched, what->lane);
+    refresh(sched, what->lane);
 }
 
 void mt_sched_set_hungry(mt_sched *sched, uint32_t lane_index, uint32_t slots) {
     lane *l = &sched->lanes[lane_index];
     if (l->units < l->limits.slots) return; /* known */
     l->hungry = slots < l->limits.slots ? slots : l->limits.slots;
-    heap_refresh(sched, lane_index);
+    refresh(sched, lane_index);
 }
 
 void mt_sched_set_overdue(mt_sched *sched, uint32_t lane_index) { sched->lanes[lane_index].overdue = true; }
 
 void mt_sched_return(mt_sched *sched, const mt_assignment *what) {
     give_back(sched, what);
-    heap_refresh(sched, what->lane);
+    refresh(sched, what->lane);
 }
 
 void mt_sched_done(mt_sched *sched, const mt_assignment *what, uint64_t duration_ns) {
     give_back(sched, what);
     sched->lanes[what->lane].overdue = false;
     if (duration_ns > 0) mti_classes_learn(&sched->classes, what->class_index, what->items, duration_ns + OVERHEAD_NS);
-    heap_refresh(sched, what->lane);
+    refresh(sched, what->lane);
 }
 
 int mt_sched_first_priority(mt_sched *sched, int32_t *out_priority, uint64_t *out_n) {
@@ -322,10 +334,9 @@ uint32_t mt_sched_lane_slots(const mt_sched *sched, uint32_t lane_index) { retur
 
 int32_t mt_sched_floor(const mt_sched *sched, uint32_t lane_index) { return sched->lanes[lane_index].floor; }
 
-uint32_t mt_sched_idle(const mt_sched *sched, uint32_t lane_index) {
-    const lane *l = &sched->lanes[lane_index];
-    return l->units < l->limits.slots ? l->limits.slots - (uint32_t)l->units : l->hungry;
-}
+uint32_t mt_sched_lane_idle(const mt_sched *sched, uint32_t lane_index) { return idle_of(&sched->lanes[lane_index]); }
+
+uint64_t mt_sched_idle(const mt_sched *sched) { return sched->idle; }
 
 uint64_t mt_sched_excess(const mt_sched *sched, uint32_t lane_index) {
     const lane *l = &sched->lanes[lane_index];
@@ -366,7 +377,7 @@ void mt_sched_forget_ready(mt_sched *sched) {
 }
 
 int mt_sched_check(const mt_sched *sched) {
-    uint64_t in_heap = 0, queued = 0, with_origin = 0;
+    uint64_t in_heap = 0, queued = 0, with_origin = 0, idle = 0;
     for (uint64_t i = 0; i < sched->ready.n_levels; i++) {
         const mt_ready_level *at = &sched->ready.levels[i];
         for (uint64_t k = 0; k < at->count; k++) with_origin += mti_ready_at(at, k)->origin != MT_NO_LANE;
@@ -376,6 +387,7 @@ int mt_sched_check(const mt_sched *sched) {
     for (uint32_t i = 0; i < sched->n_lanes; i++) {
         const lane *l = &sched->lanes[i];
         slots += l->is_up ? 0 : l->limits.slots;
+        idle += l->is_up ? 0 : idle_of(l);
         queued += l->queued;
         if (l->booked == 0 && (l->booked_ns != 0 || l->booked_bytes != 0)) return MT_E_RECORD;
         if (l->units < l->booked || (l->booked == 0 && l->units != 0)) return MT_E_RECORD;
@@ -386,6 +398,6 @@ int mt_sched_check(const mt_sched *sched) {
     for (uint64_t i = 1; i < sched->heap_size; i++) {
         if (before(sched, sched->heap[i], sched->heap[(i - 1) / 2])) return MT_E_RECORD;
     }
-    if (queued != with_origin || in_heap != sched->heap_size || slots != sched->slots) return MT_E_RECORD;
+    if (queued != with_origin || in_heap != sched->heap_size || slots != sched->slots || idle != sched->idle) return MT_E_RECORD;
     return mti_ready_check(&sched->ready);
 }

@@ -111,7 +111,9 @@ MT_EXPORT uint32_t mt_sched_lane_slots(const mt_sched *sched, uint32_t lane);
 /* As it was set. */
 MT_EXPORT int32_t mt_sched_floor(const mt_sched *sched, uint32_t lane);
 /* Slots of a lane that have nothing to do, as far as is known here. */
-MT_EXPORT uint32_t mt_sched_idle(const mt_sched *sched, uint32_t lane);
+MT_EXPORT uint32_t mt_sched_lane_idle(const mt_sched *sched, uint32_t lane);
+/* Those of all lanes but the way up. O(1). */
+MT_EXPORT uint64_t mt_sched_idle(const mt_sched *sched);
 /* Units booked on a lane beyond its slots: at least so many have not begun. 0 while some of its slots have nothing to do. */
 MT_EXPORT uint64_t mt_sched_excess(const mt_sched *sched, uint32_t lane);
 /* Nanoseconds of work booked on a lane for each of its slots. */

@@ -13,6 +13,7 @@ typedef struct lane {
     uint64_t booked_ns;
     uint64_t booked_bytes;
     uint64_t queued; /* ready jobs that came from here */
+    uint32_t idle;   /* what it adds to the sum of idle slots */
     uint32_t hungry; /* slots that have nothing to do though the units booked would fill them */
     int32_t floor;
     bool is_up;
@@ -41,6 +42,7 @@ struct mt_sched {
     mt_classes classes;
     demand refused; /* lanes with slots that are not in the heap have no credit for it */
     uint32_t slots; /* of all lanes but the way up */
+    uint64_t idle;  /* the same of those that have nothing to do */
 };
 
 /* What a ready job asks of a lane. */

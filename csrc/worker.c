@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "atomic.h"
+#include "flat.h"
 #include "mapping.h"
 #include "sched.h"
 #include "task.h"
@@ -20,6 +21,7 @@
 #define NAP_NS 20000       /* while the ring up is full: the engine empties it within its own naps */
 #define MAX_NAP_NS 1000000
 #define ANSWER_PARTS 64u
+#define PLAIN_EDGES 16u
 
 static uint64_t now_ns(void) {
     struct timespec t;
@@ -193,6 +195,25 @@ int mt_worker_exited(mt_worker *w, uint32_t n, int32_t pid, int32_t wait_status)
     return send_up(w, &part, 1);
 }
 
+const uint8_t *mt_worker_window(const mt_worker *w) { return w->window; }
+
+/* Puts the arguments of a call into the window, if they are plain. */
+static bool fill_window(mt_worker *w) {
+    const mt_call *call = &w->call;
+    mt_part args = {call->args, call->args_size}, values[PLAIN_EDGES];
+    if (call->codec == MT_CODEC_MARSHAL && args.size <= MT_WINDOW_BYTES) {
+        memcpy(w->window, args.data, args.size);
+        return true;
+    }
+    if (call->codec != MT_CODEC_FLAT || call->n > PLAIN_EDGES) return false;
+    for (uint32_t i = 0; i < call->n; i++) {
+        mt_call value;
+        if (mt_worker_edge(w, i, &value) != MT_OK || value.codec != MT_CODEC_MARSHAL) return false;
+        values[i] = (mt_part){value.args, value.args_size};
+    }
+    return mt_flat_fill(&args, values, call->n, w->window, MT_WINDOW_BYTES) > 0;
+}
+
 /* A record has come: what the caller gets of it, or MT_E_AGAIN when it was for the object table. */
 int mti_worker_take(mt_worker *w, const mt_incoming *incoming, mt_call *out) {
     const unsigned char *data = incoming->data;
@@ -211,11 +232,12 @@ int mti_worker_take(mt_worker *w, const mt_incoming *incoming, mt_call *out) {
             for (uint32_t i = 0; i < rec.n; i++) {
                 if (w->edges[i].object == 0) head += mti_pad8(w->edges[i].size);
             }
-            *out = (mt_call){rec.id, task.fn, data + head, size - head, rec.flags, rec.n, task.priority};
+            *out = (mt_call){rec.id, task.fn, data + head, size - head, rec.flags, rec.n, task.priority, false};
             set_within(w, mt_priority_within(task.priority), 1);
             w->call = *out;
             w->edge_next = 0;
             w->edge_bytes = (const unsigned char *)(w->edges + rec.n);
+            out->is_plain = fill_window(w);
             w->begun_ns = now_ns();
             return MT_KIND_TASK;
         }

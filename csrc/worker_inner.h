@@ -30,6 +30,7 @@ struct mt_worker {
     const unsigned char *edge_bytes;
     uint64_t begun_ns;
     uint64_t started;
+    uint8_t window[MT_WINDOW_BYTES];
 };
 
 /* As mt_worker_next; also ends, with MT_OK, when the task whose state word this is has ended (NULL: not asked for). */

@@ -332,7 +332,7 @@ def decode(codec: int, data: Bytes, *, borrow: bool = False) -> Any:
 
 
 def decode_call(codec: int, data: Bytes, resolve: Callable[[int], Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The (args, kwargs) of a call that is neither MARSHAL nor FLAT; `resolve` gives the value of dependency i."""
+    """The (args, kwargs) of a call that is not FLAT; `resolve` gives the value of dependency i."""
     if codec & SPAN:
         first, count, *_ = _SPAN.unpack_from(data)
         return (first, count, *marshal.loads(memoryview(data)[_SPAN.size :])), {}

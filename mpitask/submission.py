@@ -23,8 +23,7 @@ T = TypeVar("T")
 _FIRST_STATUS = 1 << 63  # a handle above is a status: see mt_driver_submit
 _SCALARS = codec.SCALARS
 _FUTURES = frozenset({Future, Shared})
-_FLAT = _SCALARS | _FUTURES
-_MARSHAL, _FLAT_CODEC = codec.MARSHAL, codec.FLAT
+_MARSHAL, _FLAT = codec.MARSHAL, codec.FLAT
 _dumps = marshal.dumps
 _submit, _submit_edges = lib.mt_driver_submit, lib.mt_driver_submit_edges
 
@@ -109,36 +108,39 @@ class Submission:
             SerializationError: an argument cannot be pickled.
             EngineClosedError: the engine has ended.
         """
+        future = None if kwargs else self.call_flat(fn_id, args, priority, retries)
+        if future is None:
+            if self._runners:
+                priority += self._priority_here()
+            future = Future(self, self._submit_with(fn_id, args, kwargs, priority, retries))
+        return future
+
+    def call_flat(self, fn_id: int, args: tuple[Any, ...], priority: int, retries: int) -> Future[Any] | None:
+        """As `call`, if the arguments are plain scalars and futures of this engine, as most are; else None."""
         if self._runners:
             priority += self._priority_here()
         if self._captured and fn_id in self._captured:
-            return Future(self, self._submit_with(fn_id, args, kwargs, priority, retries))
-        if not kwargs and not priority and not retries and _SCALARS.issuperset(map(type, args)):
+            return None
+        if not priority and not retries and _SCALARS.issuperset(map(type, args)):
             data = _dumps(args, 2)
             while (handle := _submit(self._driver, fn_id, _MARSHAL, data, len(data))) >= _FIRST_STATUS:
                 self._raise_status(handle)
             return Future(self, handle)
-        if not kwargs and _FLAT.issuperset(map(type, args)):
-            flat: list[Any] = []
-            edges: list[int] = []
-            for arg in args:
-                if type(arg) not in _FUTURES:
-                    flat.append(arg)
-                elif arg._engine is self:
-                    flat.append(...)
-                    edges.append(arg._handle)
-                else:
-                    break
-            else:
-                data = _dumps(tuple(flat), 2)
-                while True:
-                    handle = _submit_edges(
-                        self._driver, fn_id, _FLAT_CODEC, data, len(data), edges, len(edges), priority, retries
-                    )
-                    if handle < _FIRST_STATUS:
-                        return Future(self, handle)
-                    self._raise_status(handle)
-        return Future(self, self._submit_with(fn_id, args, kwargs, priority, retries))
+        flat, edges = list(args), []
+        for i, arg in enumerate(args):
+            kind = type(arg)
+            if kind in _SCALARS:
+                continue
+            if kind not in _FUTURES or arg._engine is not self:
+                return None
+            flat[i] = ...
+            edges.append(arg._handle)
+        data = _dumps(tuple(flat), 2)
+        while (
+            handle := _submit_edges(self._driver, fn_id, _FLAT, data, len(data), edges, len(edges), priority, retries)
+        ) >= _FIRST_STATUS:
+            self._raise_status(handle)
+        return Future(self, handle)
 
     def call_span(
         self,

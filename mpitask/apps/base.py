@@ -9,13 +9,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from mpitask import running
-from mpitask.codec import SCALARS
 from mpitask.dataflow import Kernel, kernel_of
 from mpitask.engine import Engine
 from mpitask.errors import ConfigurationError
 from mpitask.files import File
 from mpitask.futures import DataFuture, Future
-from mpitask.shared import Shared
 from mpitask.worker.call import PythonCall
 
 P = ParamSpec("P")
@@ -24,7 +22,6 @@ R = TypeVar("R")
 RESERVED = frozenset({"inputs", "outputs", "stdout", "stderr", "walltime", "parsl_resource_specification", "label"})
 """Keyword arguments with a meaning; the function gets them too."""
 
-_PLAIN = SCALARS | {Future, Shared}
 _ALWAYS = ("stdout", "stderr", "walltime", "parsl_resource_specification", "outputs", "inputs")
 
 
@@ -85,6 +82,7 @@ class App(Generic[P, R]):
         self._fn_id = 0
         self._engine_retries = 0
         self._goes_to_kernel = True
+        self._direct: Engine | None = None  # the same, if calls do not go to its kernel
 
     def _callee(self) -> Callable[..., Any]:
         """What workers call, if nothing in the call has to be looked after."""
@@ -135,6 +133,11 @@ class App(Generic[P, R]):
             TypeError: `inputs`, `outputs`, `stdout`, `stderr` or `walltime` is not what it should be.
             ValueError: no staging provider is for a file, or the walltime is negative.
         """
+        engine = self._direct
+        if engine is not None and not kwargs and (engine is running.current_engine or self._home is not None):
+            future = engine.call_flat(self._fn_id, args, self._priority, self._engine_retries)
+            if future is not None:
+                return future
         engine = self._engine
         if engine is None or (engine is not running.current_engine and self._home is None):
             engine = self._bind()
@@ -143,8 +146,6 @@ class App(Generic[P, R]):
         return engine.call(self._fn_id, args, kwargs, self._priority, self._engine_retries)
 
     def _has_files(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        if not kwargs and _PLAIN.issuperset(map(type, args)):
-            return False
         return any(isinstance(value, File | DataFuture) for value in (*args, *kwargs.values()))
 
     def _bind(self) -> Engine:
@@ -155,6 +156,7 @@ class App(Generic[P, R]):
             self._fn_id = engine.function_id(self._callee())
         self._engine_retries = engine.config.retries if self._retries is None else self._retries
         self._engine = engine
+        self._direct = None if self._goes_to_kernel else engine
         return engine
 
     def _submit(self, kernel: Kernel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Future[R]:

@@ -28,7 +28,7 @@ _MODULES = (
     "(workers look for modules where the script did when the engine started; "
     "a folder that a script itself adds to sys.path has to be in PYTHONPATH, too)"
 )
-_MARSHAL, _SHARED, _MAPPED = codec.MARSHAL, codec.SHARED, codec.MAPPED
+_MARSHAL, _FLAT, _SHARED, _MAPPED = codec.MARSHAL, codec.FLAT, codec.SHARED, codec.MAPPED
 
 
 def _map(edge: Any, *, is_private: bool) -> Any:
@@ -74,6 +74,7 @@ class Runner:
         self._above = above
         self._is_running = False
         self._edge = ffi.new("mt_call *")
+        self._window = ffi.buffer(lib.mt_worker_window(worker), lib.MT_WINDOW_BYTES)
         self._functions: dict[int, Callable[..., Any]] = {}
         self._shared: dict[int, Any] = {}
         self._pause: Any = None  # of the task that runs, once it has waited
@@ -135,7 +136,7 @@ class Runner:
     ) -> int:
         worker, functions = self.worker, self._functions
         answer = lib.mt_worker_answer
-        buffer, loads, dumps, scalars, flat = ffi.buffer, marshal.loads, marshal.dumps, codec.SCALARS, codec.FLAT
+        loads, dumps, scalars, window = marshal.loads, marshal.dumps, codec.SCALARS, self._window
         outer, was_running = self._pause, self._is_running
         while True:
             kind = next_record(*arguments)
@@ -145,19 +146,14 @@ class Runner:
                     fn = functions.get(call.fn)
                     if fn is None:
                         fn = self._load(call)
-                    if call.codec == codec.MARSHAL:
-                        value = fn(*loads(buffer(call.args, call.args_size)))
-                    elif call.codec == flat:
-                        value = fn(*self._filled(loads(buffer(call.args, call.args_size))))
-                    else:
-                        value = self._bound(fn, call)()
+                    value = fn(*loads(window)) if call.is_plain else self._bound(fn, call)()
                     if self._pause is not None:
                         self.stop_helping()
                     if self.task_ended is not None:
                         self.task_ended(False)
                     if type(value) in scalars:
                         data = dumps(value, 2)
-                        status = answer(worker, _OK, codec.MARSHAL, data, len(data))
+                        status = answer(worker, _OK, _MARSHAL, data, len(data))
                     else:
                         status = self._answer(value)
                     value = None
@@ -196,7 +192,10 @@ class Runner:
         return fn
 
     def _bound(self, fn: Callable[..., Any], call: Any) -> Callable[[], Any]:
-        args, kwargs = codec.decode_call(call.codec, ffi.buffer(call.args, call.args_size), self._resolver(call))
+        data = ffi.buffer(call.args, call.args_size)
+        if call.codec == _FLAT:
+            return functools.partial(fn, *self._filled(marshal.loads(data)))
+        args, kwargs = codec.decode_call(call.codec, data, self._resolver(call))
         return functools.partial(fn, *args, **kwargs)
 
     def _resolver(self, call: Any) -> Callable[[int], Any]:

@@ -280,7 +280,7 @@ def test_a_lane_that_cuts_gets_several_slots_worth_and_never_more_than_twice_its
     assert lib.mt_sched_excess(sched.handle, lane) == 8
     for job in jobs:
         sched.done(job)
-    assert lib.mt_sched_idle(sched.handle, lane) == 8
+    assert lib.mt_sched_lane_idle(sched.handle, lane) == 8
 
 
 def test_the_last_job_of_items_is_cut_smaller_and_smaller(sched: Sched) -> None:

@@ -419,7 +419,7 @@ class SchedAgainstModel(RuleBasedStateMachine):
         for number, lane in enumerate(self.lanes):
             assert self.sched.booked(number) == len(lane.jobs)
             ahead = lane.units - lane.slots
-            assert lib.mt_sched_idle(self.sched.handle, number) == (-ahead if ahead < 0 else lane.hungry)
+            assert lib.mt_sched_lane_idle(self.sched.handle, number) == (-ahead if ahead < 0 else lane.hungry)
             assert lib.mt_sched_excess(self.sched.handle, number) == (0 if lane.hungry else max(0, ahead))
             assert lib.mt_sched_load(self.sched.handle, number) == lane.load
         for number, known in self.classes.items():
