@@ -51,31 +51,40 @@ def period(pattern: str, width: int) -> int:
     return PERIOD if pattern == "random" else 1
 
 
-@functools.cache
-def _dependencies(pattern: str, width: int, phase: int, column: int) -> tuple[int, ...]:
+def _around(pattern: str, width: int, phase: int, column: int) -> list[int]:
+    """Columns that a task would depend on if the row had no ends."""
     if pattern == "trivial":
-        return ()
+        return []
     if pattern == "no_comm":
-        return (column,)
+        return [column]
     if pattern == "tree":
-        return (column // 2,)
+        return [column // 2]
     if pattern == "stencil_1d":
-        around = [column - 1, column, column + 1]
-    elif pattern == "fft":
-        around = [column - (1 << phase), column, column + (1 << phase)]
-    else:
-        around = list(range(column - RADIX // 2, column + (RADIX - 1) // 2 + 1))
-        if pattern == "random":
-            chance = random.Random(f"{width} {phase} {column}")
-            around = [i for i in around if chance.random() < FRACTION or i == column]
-    return tuple(i for i in around if 0 <= i < width)
+        return [column - 1, column, column + 1]
+    if pattern == "fft":
+        return [column - (1 << phase), column, column + (1 << phase)]
+    nearest = range(column - RADIX // 2, column + (RADIX - 1) // 2 + 1)
+    if pattern == "nearest":
+        return list(nearest)
+    chance = random.Random(f"{width} {phase} {column}")
+    return [i for i in nearest if chance.random() < FRACTION or i == column]
+
+
+@functools.cache
+def _phases(pattern: str, width: int) -> list[list[tuple[int, ...]]]:
+    """Dependencies for each step until they repeat themselves, by column."""
+    return [
+        [tuple(i for i in _around(pattern, width, phase, column) if 0 <= i < width) for column in range(width)]
+        for phase in range(period(pattern, width))
+    ]
 
 
 def dependencies(pattern: str, width: int, step: int, column: int) -> tuple[int, ...]:
     """Columns of the step before whose values a task takes."""
     if step == 0:
         return ()
-    return _dependencies(pattern, width, (step - 1) % period(pattern, width), column)
+    phases = _phases(pattern, width)
+    return phases[(step - 1) % len(phases)][column]
 
 
 def task(pattern: str, width: int, step: int, column: int, iterations: int, *values: int) -> int:
@@ -84,8 +93,8 @@ def task(pattern: str, width: int, step: int, column: int, iterations: int, *val
     Raises:
         WrongInputError: they are not those values.
     """
-    before = (step - 1) * width
-    if tuple([value - before for value in values]) != dependencies(pattern, width, step, column):
+    before, wanted = (step - 1) * width, dependencies(pattern, width, step, column)
+    if (values or wanted) and tuple([value - before for value in values]) != wanted:
         raise WrongInputError(f"{pattern}: task {step}, {column} got {values}")
     kernel(iterations)
     return step * width + column
