@@ -385,9 +385,10 @@ static bool last_look(mt_driver *d, mt_bell *bell) {
 /* Waits a moment without being to be woken by everybody. False: it has done so for long enough, or must not. */
 static bool naps(mt_driver *d, uint64_t idle_ns, bool in_hurry) {
     if (d->phase != PHASE_RUNNING || d->options.spin != 0 || is_virtual(d)) return false;
-    bool are_fed = mt_engine_least_load_ns(d->engine) > MTI_FED_NS;
+    uint64_t ahead_ns = mt_engine_least_ahead_ns(d->engine);
+    bool are_fed = mti_are_fed(mt_engine_least_load_ns(d->engine), ahead_ns);
     if (in_hurry && !are_fed) return false;
-    uint64_t nap_ns = mti_nap_ns(d->sends_in_flight > 0 ? 0 : mt_engine_least_ahead_ns(d->engine));
+    uint64_t nap_ns = mti_nap_ns(d->sends_in_flight > 0 ? 0 : ahead_ns);
     if (idle_ns >= mti_naps_end_ns(nap_ns)) return false;
     mt_bell *bell = mti_local_bell(d->local);
     uint32_t value = mt_load_relaxed(&bell->value);

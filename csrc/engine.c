@@ -456,6 +456,7 @@ int mt_engine_check(const mt_engine *e) {
     if (status == MT_OK) status = mt_objects_check(e->objects);
     if (status == MT_OK) status = mt_sched_check(e->sched);
     if (status == MT_OK) status = mt_graph_check(e->graph);
+    if (status == MT_OK) status = mti_engine_check_looks(e);
     uint64_t booked = 0, on_lanes = 0, cursor = 0, errands = 0;
     for (uint32_t i = 0; i < e->n_lanes; i++) booked += mt_sched_booked(e->sched, i);
     for (const mt_job *job; (job = mt_table_next(e->jobs, &cursor)) != NULL;) {

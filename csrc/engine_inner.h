@@ -230,6 +230,8 @@ MT_MUST_CHECK int mti_engine_send_ready(mt_engine *engine, uint64_t *out_n);
 MT_MUST_CHECK int mti_engine_put_back_after(mt_engine *engine, uint32_t lane_index, uint64_t started);
 /* Takes jobs back from lanes that are behind; `*out_n`: how many lanes were asked. */
 MT_MUST_CHECK int mti_engine_recall(mt_engine *engine, uint64_t *out_n);
+/* No lane is missed that is worth a look. */
+MT_MUST_CHECK int mti_engine_check_looks(const mt_engine *engine);
 /* A lane wants some of its jobs back. */
 MT_MUST_CHECK int mti_engine_on_recall(mt_engine *engine, uint32_t origin, const mt_incoming *incoming);
 /* A lane has given all back that it could, `n` jobs. */

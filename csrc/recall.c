@@ -281,8 +281,12 @@ static bool note_silence(mt_engine *e, uint32_t lane_index) {
         at_ns += STUCK_NS - OVERDUE_NS;
     }
     if (at_ns < e->look_ns) e->look_ns = at_ns;
-    return e->now_ns >= at_ns;
+    if (at_ns <= e->now_ns) return true;
+    if (excess(e, lane_index) > 0) be_called_at(e, at_ns);
+    return false;
 }
+
+static bool may_have_overtaken(const lane *l) { return l->overtaking != NOBODY && l->link->recall != NULL; }
 
 /* What jobs could be taken back for. */
 typedef struct wish {
@@ -328,18 +332,30 @@ int mti_engine_recall(mt_engine *e, uint64_t *out_n) {
     } else if (w.idle > 0) {
         w.below = ANY_PRIORITY;
     }
-    if (w.below > e->lowest || e->has_overtaken || e->now_ns >= e->look_ns) { /* else no lane has anything for anybody */
-        e->look_ns = UINT64_MAX;
-        e->lowest = ANY_PRIORITY;
-        e->has_overtaken = false;
-        for (uint32_t i = 0; i < e->n_lanes && status == MT_OK; i++) {
-            const lane *l = &e->lanes[i];
-            if (i == e->up) continue;
-            status = recall_if_behind(e, i, &w, out_n);
-            if (l->first_job != NO_JOB && l->lowest < e->lowest) e->lowest = l->lowest;
-            e->has_overtaken |= l->overtaking != NOBODY && l->link->recall != NULL;
-        }
+    if (w.below <= e->lowest && !e->has_overtaken && e->now_ns < e->look_ns) { /* no lane has anything for anybody */
+        be_called_at(e, e->look_ns);
+        return status;
     }
-    if (e->look_ns > e->now_ns) be_called_at(e, e->look_ns);
+    e->look_ns = UINT64_MAX;
+    e->lowest = ANY_PRIORITY;
+    e->has_overtaken = false;
+    for (uint32_t i = 0; i < e->n_lanes && status == MT_OK; i++) {
+        const lane *l = &e->lanes[i];
+        if (i == e->up) continue;
+        status = recall_if_behind(e, i, &w, out_n);
+        if (l->first_job != NO_JOB && l->lowest < e->lowest) e->lowest = l->lowest;
+        e->has_overtaken |= may_have_overtaken(l);
+    }
     return status;
+}
+
+int mti_engine_check_looks(const mt_engine *e) {
+    for (uint32_t i = 0; i < e->n_lanes; i++) {
+        const lane *l = &e->lanes[i];
+        if (i == e->up || l->first_job == NO_JOB) continue;
+        if (l->lowest < e->lowest || (may_have_overtaken(l) && !e->has_overtaken)) return MT_E_RECORD;
+        uint64_t at_ns = l->overdue_ns <= e->now_ns ? l->overdue_ns + STUCK_NS - OVERDUE_NS : l->overdue_ns;
+        if (!l->is_changed && (l->overdue_ns == UINT64_MAX || e->look_ns > at_ns)) return MT_E_RECORD;
+    }
+    return MT_OK;
 }

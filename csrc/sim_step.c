@@ -244,8 +244,9 @@ static int ship(mt_sim *s, node *x, uint64_t now_ns) {
 
 /* As naps() in driver.c: while lanes have work, or the script does not wait yet. */
 static uint64_t nap_length(const mt_sim *s, const node *x) {
-    if (!mti_script_is_submitting(s) && mt_engine_least_load_ns(x->engine) <= MTI_FED_NS) return 0;
-    return mti_nap_ns(x->under_way > 0 ? 0 : mt_engine_least_ahead_ns(x->engine));
+    uint64_t ahead_ns = mt_engine_least_ahead_ns(x->engine);
+    if (!mti_script_is_submitting(s) && !mti_are_fed(mt_engine_least_load_ns(x->engine), ahead_ns)) return 0;
+    return mti_nap_ns(x->under_way > 0 ? 0 : ahead_ns);
 }
 
 /* When the rank will have something to do, as far as it is known now. */
