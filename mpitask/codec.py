@@ -331,6 +331,15 @@ def decode(codec: int, data: Bytes, *, borrow: bool = False) -> Any:
     return pickle.loads(body, buffers=buffers)
 
 
+def _decode_with(resolve: Callable[[int], Any], codec: int, data: Bytes) -> Any:
+    outer = _state.resolve  # of a task in which this one runs, because what it unpickles waits
+    _state.resolve = resolve
+    try:
+        return decode(codec, data)
+    finally:
+        _state.resolve = outer
+
+
 def decode_call(codec: int, data: Bytes, resolve: Callable[[int], Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The (args, kwargs) of a call that is not FLAT; `resolve` gives the value of dependency i."""
     if codec & SPAN:
@@ -338,11 +347,7 @@ def decode_call(codec: int, data: Bytes, resolve: Callable[[int], Any]) -> tuple
         return (first, count, *marshal.loads(memoryview(data)[_SPAN.size :])), {}
     if codec == PARTS:
         return (Parts(data),), {}
-    _state.resolve = resolve
-    try:
-        decoded = decode(codec, data)
-    finally:
-        _state.resolve = None
+    decoded = _decode_with(resolve, codec, data)
     return decoded if codec & KWARGS else (decoded, {})
 
 
@@ -372,11 +377,7 @@ def encode_function(fn: Callable[..., Any], collector: Collector) -> bytes:
 
 def decode_function(codec: int, data: Bytes, resolve: Callable[[int], Any]) -> Callable[..., Any]:
     """The function; `resolve` gives dependency i of the call for which it is decoded, -1 being the last."""
-    _state.resolve = resolve
-    try:
-        fn: Callable[..., Any] = decode(codec, data)
-    finally:
-        _state.resolve = None
+    fn: Callable[..., Any] = _decode_with(resolve, codec, data)
     return fn
 
 

@@ -10,7 +10,7 @@ import functools
 import marshal
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from mpitask import codec
@@ -27,6 +27,10 @@ _LOOSE_DEPTH = 20  # if no more tasks than these wait below it
 _MODULES = (
     "(workers look for modules where the script did when the engine started; "
     "a folder that a script itself adds to sys.path has to be in PYTHONPATH, too)"
+)
+_NO_WAITING = (
+    "what is imported or made while the arguments of a task are unpickled, or a function that captures shared objects, "
+    "must not wait for other tasks: wait in the function itself"
 )
 _MARSHAL, _FLAT, _SHARED, _MAPPED = codec.MARSHAL, codec.FLAT, codec.SHARED, codec.MAPPED
 
@@ -73,6 +77,7 @@ class Runner:
         self._depth = 0
         self._above = above
         self._is_running = False
+        self._is_unpickling = False
         self._edge = ffi.new("mt_call *")
         self._window = ffi.buffer(lib.mt_worker_window(worker), lib.MT_WINDOW_BYTES)
         self._functions: dict[int, Callable[..., Any]] = {}
@@ -95,9 +100,14 @@ class Runner:
 
         Returns:
             MT_OK: it is. MT_E_TIMEOUT; MT_E_INTR after a poke, a signal or now and then; MT_E_CLOSED.
+
+        Raises:
+            RuntimeError: arguments of a task are being unpickled in this thread.
         """
         if self._is_told_to_stop:
             return int(lib.MT_E_CLOSED)
+        if self._is_unpickling:  # what runs meanwhile would take the place of the rest of it
+            raise RuntimeError(_NO_WAITING)
         if self._pause is None:
             if self._above is not None and not self._is_running:
                 lib.mt_worker_follow(self.worker, self._above.worker)
@@ -144,9 +154,7 @@ class Runner:
                 self._pause, self._is_running = None, True
                 try:
                     fn = functions.get(call.fn)
-                    if fn is None:
-                        fn = self._load(call)
-                    value = fn(*loads(window)) if call.is_plain else self._bound(fn, call)()
+                    value = fn(*loads(window)) if fn is not None and call.is_plain else self._bound(call)()
                     if self._pause is not None:
                         self.stop_helping()
                     if self.task_ended is not None:
@@ -183,20 +191,34 @@ class Runner:
                 if kind != lib.MT_E_INTR:
                     check(kind, "waiting for tasks")
 
-    def _load(self, call: Any) -> Callable[..., Any]:
-        edge = self._edge
-        check(lib.mt_worker_object(self.worker, call.fn, edge), "looking up a function")
-        data = _map(edge, is_private=False) if edge.codec & _MAPPED else ffi.buffer(edge.args, edge.args_size)
-        fn = codec.decode_function(edge.codec, data, self._resolver(call))
-        self._functions[call.fn] = fn
-        return fn
+    def _bound(self, call: Any) -> Callable[[], Any]:
+        """The call, ready to be made. Arguments come first: to load a function can mean to run tasks."""
+        args, kwargs = (marshal.loads(self._window), {}) if call.is_plain else self._arguments(call)
+        fn = self._functions.get(call.fn)
+        return functools.partial(self._load(call) if fn is None else fn, *args, **kwargs)
 
-    def _bound(self, fn: Callable[..., Any], call: Any) -> Callable[[], Any]:
+    def _arguments(self, call: Any) -> tuple[Sequence[Any], dict[str, Any]]:
         data = ffi.buffer(call.args, call.args_size)
-        if call.codec == _FLAT:
-            return functools.partial(fn, *self._filled(marshal.loads(data)))
-        args, kwargs = codec.decode_call(call.codec, data, self._resolver(call))
-        return functools.partial(fn, *args, **kwargs)
+        was_unpickling, self._is_unpickling = self._is_unpickling, True
+        try:
+            if call.codec == _FLAT:
+                return self._filled(marshal.loads(data)), {}
+            return codec.decode_call(call.codec, data, self._resolver(call))
+        finally:
+            self._is_unpickling = was_unpickling
+
+    def _load(self, call: Any) -> Callable[..., Any]:
+        edge, number = self._edge, call.fn
+        check(lib.mt_worker_object(self.worker, number, edge), "looking up a function")
+        data = _map(edge, is_private=False) if edge.codec & _MAPPED else ffi.buffer(edge.args, edge.args_size)
+        may_capture = call.n > 0 and not (call.is_plain and call.codec == _FLAT)  # shared objects: further dependencies
+        was_unpickling, self._is_unpickling = self._is_unpickling, may_capture
+        try:
+            fn = codec.decode_function(edge.codec, data, self._resolver(call))
+        finally:
+            self._is_unpickling = was_unpickling
+        self._functions[number] = fn
+        return fn
 
     def _resolver(self, call: Any) -> Callable[[int], Any]:
         """Gives the value of dependency i of a call; -1 is the last."""

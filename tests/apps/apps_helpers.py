@@ -51,6 +51,24 @@ class Counted:
         return self.path.stat().st_size if self.path.exists() else 0
 
 
+def triple(a: Any, b: Any, c: Any) -> tuple[Any, Any, Any]:
+    """All three."""
+    return a, b, c
+
+
+def ask_another() -> int:
+    """Needs a task, and waits for it."""
+    another: int = python_app(plus)(30, 12).result(timeout=60)
+    return another
+
+
+class Asking:
+    """Whoever unpickles it gets what `ask_another` gives there."""
+
+    def __reduce__(self) -> Any:
+        return ask_another, ()
+
+
 @python_app
 def hold(gate: Any, value: Any = None) -> Any:
     """Keeps its worker until the gate exists."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import marshal
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+from apps_helpers import Asking, triple
 
 import mpitask
 from mpitask import Engine, python_app
@@ -84,3 +87,46 @@ def test_within_a_task_that_waits() -> None:
         return [part.result() for part in parts], n, label
 
     assert outer(5, "x" * 100).result(timeout=60) == ([(i, "x" * 100) for i in range(5)], 5, "x" * 100)
+
+
+# -- functions and arguments that run tasks while they are unpickled, as a module that is imported for them may do --
+
+
+def call_loading(args: tuple[Any, Any]) -> Any:
+    """The function is loaded by a worker for the first call of the two."""
+    loading = python_app(functools.partial(triple, Asking()))
+    result = loading(*args).result(timeout=60)
+    assert loading(echo(2), echo("more")).result(timeout=60) == (42, 2, "more")
+    return result
+
+
+@pytest.mark.parametrize("args", [("a text", 7), ([1, 2], {"b": 3}), (echo, "x")], ids=["plain", "pickled", "an app"])
+@pytest.mark.parametrize("is_within", [False, True], ids=["", "within a task"])
+def test_a_function_that_runs_a_task_when_it_is_loaded(
+    args: tuple[Any, Any], make_engine: Callable[..., Engine], *, is_within: bool
+) -> None:
+    """With one worker the tasks of a task run one within the other, and over one link."""
+    call = python_app(call_loading, data_flow_kernel=make_engine(workers=1))
+    result = call(args).result(timeout=60) if is_within else call_loading(args)
+    assert (result[0], repr(result[1:])) == (42, repr(args))
+
+
+def test_one_that_takes_futures(make_engine: Callable[..., Engine]) -> None:
+    @python_app(data_flow_kernel=make_engine(workers=1))
+    def outer() -> Any:
+        plain, other = (python_app(functools.partial(triple, Asking())) for _ in range(2))
+        first = plain(echo(1), echo("a text")).result(timeout=60)
+        return first, str(other(echo([1]), echo("a text")).exception(timeout=60))
+
+    first, error = outer().result(timeout=60)
+    assert first == (42, 1, "a text")
+    assert "must not wait for other tasks" in error
+
+
+def test_an_argument_that_runs_a_task_when_it_is_unpickled(make_engine: Callable[..., Engine]) -> None:
+    @python_app(data_flow_kernel=make_engine(workers=1))
+    def outer() -> Any:
+        return str(together(echo([0]), Asking(), echo([2])).exception(timeout=60))
+
+    assert together(echo([0]), Asking(), echo([2])).result(timeout=60) == ([0], 42, [2])
+    assert "must not wait for other tasks" in outer().result(timeout=60)
