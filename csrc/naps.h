@@ -1,8 +1,8 @@
 /* naps.h - how an engine that finds nothing to do waits.
  *
  * Role: the numbers of one policy, for the driver and for its model in the simulator. While lanes have work to go on with, an engine naps: results come in batches, and the
- * core is the workers'. A nap is half of the work that lies ahead on the lane that has least of it, within limits: what comes meanwhile would wait for at least as
- * long. A worker that has nothing left after all ends the nap. When two naps have found nothing, or some short ones, the engine sleeps on its bell, for
+ * core is the workers'. A nap is half of the work that lies ahead on the lane that has least of it, within limits: what becomes ready meanwhile would not begin
+ * sooner. A worker that has nothing left after all ends the nap. When two naps have found nothing, or some short ones, the engine sleeps on its bell, for
  * then tasks are long, and each may ring.
  * Thread rule: none, pure functions.
  */
@@ -16,7 +16,7 @@
 #define MTI_SPIN_NS 50000u
 /* With less work than this on a lane, what runs included, and less than that ahead, nobody naps who is waited for. */
 #define MTI_FED_NS 100000u
-#define MTI_FED_AHEAD_NS 10000u
+#define MTI_FED_AHEAD_NS 25000u
 #define MTI_SHORT_NAP_NS 50000u
 #define MTI_LONG_NAP_NS 500000u
 /* Naps while frames may come from a rank that cannot ring our bell, or while a send is under way (the library needs both sides to

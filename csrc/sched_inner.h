@@ -42,7 +42,7 @@ struct mt_sched {
     mt_classes classes;
     demand refused; /* lanes with slots that are not in the heap have no credit for it */
     uint32_t slots; /* of all lanes but the way up */
-    uint64_t idle;  /* the same of those that have nothing to do */
+    uint64_t idle;  /* of these, those that have nothing to do */
 };
 
 /* What a ready job asks of a lane. */

@@ -62,7 +62,7 @@ MT_EXPORT void mt_worker_poke(mt_worker *worker);
 /* The next record as MT_KIND_*; objects are kept and not reported, except that a dropped one gives MT_KIND_DROP with its id.
  * Waits up to `timeout_ns` (negative: for ever). MT_E_TIMEOUT, MT_E_INTR, MT_E_RECORD, MT_E_NOMEM. A TASK counts as begun. */
 MT_EXPORT MT_MUST_CHECK int mt_worker_next(mt_worker *worker, int64_t timeout_ns, mt_call *out);
-/* Where the arguments of a call lie that is plain: MT_WINDOW_BYTES, always the same. Most calls of short tasks are plain, and nothing else is asked for them. */
+/* Where the arguments of a call lie that is plain: MT_WINDOW_BYTES, always the same, until the next mt_worker_next. Most calls of short tasks are plain, and nothing else is asked for them. */
 MT_EXPORT const uint8_t *mt_worker_window(const mt_worker *worker);
 /* Argument `i` of the task that mt_worker_next gave, a value of another task. MT_E_INVAL, MT_E_STALE. `out->args`, `args_size`, `codec`
  * are set; `out->id` is the object whose bytes they are and which other tasks may use too, or 0. With MT_CODEC_MAPPED the bytes are an mt_where, good for
