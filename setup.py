@@ -10,6 +10,7 @@ compilers at a time (default: one for each core).
 """
 
 import os
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -49,6 +50,12 @@ class BuildCore(build_ext):
 
     def build_extensions(self):
         """Puts our loop in the place of the compiler's."""
+        compiler = self.compiler.compiler[0]
+        if shutil.which(compiler) is None:
+            raise SystemExit(
+                f"mpitask has a part in C, and there is no C compiler ({compiler}): install one "
+                "(Debian: apt install gcc libc6-dev python3-dev), or name it with CC=, and try again"
+            )
         self.compiler.compile = self.compile
         self.force = True  # only the loop knows what is current
         for extension in self.extensions:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 
 CLASSES = ("sky", "water", "vegetation", "buildings", "stone")
 COLOURS = np.array([[135, 190, 235], [40, 90, 200], [40, 140, 50], [190, 60, 50], [200, 195, 180]], dtype=np.uint8)
@@ -87,6 +87,26 @@ def merge(
     for name, pixels in zip(CLASSES, counts.tolist(), strict=True):
         writer.writerow([name, pixels, f"{100 * pixels / (height * width):.2f}"])
     return png.getvalue(), table.getvalue().encode()
+
+
+def poster(photograph: NDArray[np.uint8], picture: bytes, table: bytes) -> bytes:
+    """PNG: the photograph, the picture of its classes beside it, and below them what each colour means and covers."""
+    classes = Image.open(io.BytesIO(picture))
+    width, height = classes.size
+    gap, swatch = 8, 16
+    whole = Image.new("RGB", (2 * width + gap, height + 2 * gap + swatch), "white")
+    whole.paste(Image.fromarray(photograph), (0, 0))
+    whole.paste(classes, (width + gap, 0))
+    draw = ImageDraw.Draw(whole)
+    rows = list(csv.DictReader(io.StringIO(table.decode())))
+    column = whole.width // len(rows)
+    for number, row in enumerate(rows):
+        left, top = number * column + gap, height + gap
+        draw.rectangle((left, top, left + swatch, top + swatch), fill=tuple(COLOURS[number].tolist()), outline="black")
+        draw.text((left + swatch + gap, top + 3), f"{row['class']}  {row['percent']} %", fill="black")
+    png = io.BytesIO()
+    whole.save(png, format="PNG", compress_level=6)
+    return png.getvalue()
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
