@@ -84,6 +84,8 @@ void mt_worker_close(mt_worker *w) {
     mt_ring_close(w->down);
     mt_ring_close(w->up);
     mt_objects_destroy(w->objects);
+    mt_blob_unref(w->record);
+    mt_put(mt_alloc_default(), w->kept);
     if (w->mapped != 0) (void)munmap(w->base, w->mapped);
     mt_put(mt_alloc_default(), w);
 }
@@ -214,6 +216,30 @@ static bool fill_window(mt_worker *w) {
     return mt_flat_fill(&args, values, call->n, w->window, MT_WINDOW_BYTES) > 0;
 }
 
+/* Where the parts of a TASK record lie. */
+static void locate(mt_worker *w, const unsigned char *data) {
+    mt_rec_task task;
+    memcpy(&task, data, sizeof task);
+    uint64_t args_at = mti_args_at(data);
+    w->edges = (const mt_edge_ref *)(const void *)(data + sizeof task);
+    w->edge_next = 0;
+    w->edge_bytes = (const unsigned char *)(w->edges + task.rec.n);
+    w->call = (mt_call){task.rec.id, task.fn, data + args_at, task.rec.size - args_at, task.rec.flags, task.rec.n, task.priority, false};
+}
+
+/* The record is the worker's until the next one: in the ring it is so only until somebody reads on. */
+static int own(mt_worker *w, const mt_incoming *incoming, const unsigned char **out) {
+    if (incoming->blob != NULL) {
+        w->record = mt_blob_ref(incoming->blob);
+        return MT_OK;
+    }
+    int status = mti_grow(mt_alloc_default(), (void **)&w->kept, 0, &w->kept_capacity, incoming->size, 1);
+    if (status != MT_OK) return status;
+    memcpy(w->kept, incoming->data, incoming->size);
+    *out = w->kept;
+    return MT_OK;
+}
+
 /* A record has come: what the caller gets of it, or MT_E_AGAIN when it was for the object table. */
 int mti_worker_take(mt_worker *w, const mt_incoming *incoming, mt_call *out) {
     const unsigned char *data = incoming->data;
@@ -225,19 +251,16 @@ int mti_worker_take(mt_worker *w, const mt_incoming *incoming, mt_call *out) {
     switch (rec.kind) {
         case MT_KIND_TASK: {
             if (!mti_begin_job(w->link.started, &w->started)) return MT_E_AGAIN;
-            mt_rec_task task;
-            memcpy(&task, data, sizeof task);
-            w->edges = (const mt_edge_ref *)(const void *)(data + sizeof task);
-            uint64_t head = sizeof task + rec.n * sizeof(mt_edge_ref);
-            for (uint32_t i = 0; i < rec.n; i++) {
-                if (w->edges[i].object == 0) head += mti_pad8(w->edges[i].size);
+            locate(w, data);
+            bool is_plain = fill_window(w);
+            if (!is_plain || (rec.n > 0 && rec.flags != MT_CODEC_FLAT)) { /* a function that is decoded may ask for values that it captured */
+                status = own(w, incoming, &data);
+                if (status != MT_OK) return status;
+                locate(w, data);
             }
-            *out = (mt_call){rec.id, task.fn, data + head, size - head, rec.flags, rec.n, task.priority, false};
-            set_within(w, mt_priority_within(task.priority), 1);
-            w->call = *out;
-            w->edge_next = 0;
-            w->edge_bytes = (const unsigned char *)(w->edges + rec.n);
-            out->is_plain = fill_window(w);
+            set_within(w, mt_priority_within(w->call.priority), 1);
+            *out = w->call;
+            out->is_plain = is_plain;
             w->begun_ns = now_ns();
             return MT_KIND_TASK;
         }
@@ -298,6 +321,8 @@ static int spin(mt_worker *w, const _Atomic uint32_t *state, mt_call *out, uint6
 int mti_worker_next(mt_worker *w, const _Atomic uint32_t *state, int64_t timeout_ns, mt_call *out) {
     if (w->uplink != NULL) mti_uplink_end_task(w->uplink);
     mt_ring_release(w->down);
+    mt_blob_unref(w->record);
+    w->record = NULL;
     int status = look(w, state, out);
     if (status != MT_E_AGAIN) return status;
     mt_bell_end_nap(w->engine_bell); /* it may nap in the belief that there is work left here */

@@ -14,7 +14,8 @@ typedef struct mt_worker mt_worker;
 
 #define MT_WINDOW_BYTES 4096
 
-/* What mt_worker_next has got. For a TASK everything borrowed stays valid until the next mt_worker_next. */
+/* What mt_worker_next has got. For a TASK everything borrowed stays valid until the next mt_worker_next of this worker, whoever reads its ring
+ * meanwhile: to decode a call can mean to run user code, and that may submit tasks (uplink.h). */
 typedef struct mt_call {
     uint64_t id;
     uint64_t fn;

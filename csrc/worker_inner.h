@@ -28,6 +28,9 @@ struct mt_worker {
     const mt_edge_ref *edges;
     uint32_t edge_next; /* arguments are asked for in order: where the next one's inline bytes lie */
     const unsigned char *edge_bytes;
+    mt_blob *record; /* that the task lies in, if it is the owner; else a task that is not plain lies in `kept` */
+    unsigned char *kept;
+    uint64_t kept_capacity;
     uint64_t begun_ns;
     uint64_t started;
     uint8_t window[MT_WINDOW_BYTES];

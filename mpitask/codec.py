@@ -346,7 +346,7 @@ def decode_call(codec: int, data: Bytes, resolve: Callable[[int], Any]) -> tuple
         first, count, *_ = _SPAN.unpack_from(data)
         return (first, count, *marshal.loads(memoryview(data)[_SPAN.size :])), {}
     if codec == PARTS:
-        return (Parts(data),), {}
+        return (Parts(bytes(data)),), {}  # read item by item, while user code runs
     decoded = _decode_with(resolve, codec, data)
     return decoded if codec & KWARGS else (decoded, {})
 
