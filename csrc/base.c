@@ -83,6 +83,7 @@ const char *mt_status_text(int status) {
         case MT_E_SYS: return "a system call failed";
         case MT_E_PEER: return "a peer cannot be reached";
         case MT_E_WORKERS: return "no worker can be started";
+        case MT_E_RANGE: return "all numbers of a kind have been used: start the job anew";
         default: return "unknown status";
     }
 }

@@ -29,6 +29,7 @@
 #define MT_E_SYS -9     /* a system call failed; errno tells which way */
 #define MT_E_PEER -10   /* the transport lost or cannot reach a peer */
 #define MT_E_WORKERS -11 /* no worker can be started */
+#define MT_E_RANGE -12 /* all numbers of a kind have been used */
 
 /* A run of bytes, borrowed for the duration of a call. */
 typedef struct mt_part {

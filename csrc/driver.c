@@ -45,11 +45,15 @@ mt_driver *mt_driver_new(const mt_driver_options *options) {
     d->options = *options;
     strncpy(d->host, options->host, sizeof d->host - 1);
     (void)pthread_mutex_init(&d->notified_lock, NULL);
-    mt_store_relaxed(&d->next_object, options->first_id);
     if (options->above != NULL) d->uplink = mti_uplink_new(alloc, options->above);
     mt_bell *bell = d->uplink == NULL ? NULL : mti_uplink_bell(d->uplink);
     mt_local_options local = {options->workers, options->inline_workers, options->ring_bytes, options->zygote_argv, bell};
     d->local = mti_local_new(alloc, &local);
+    if (options->above != NULL) {
+        mti_ids_join(&d->ids, mti_segment_ids(mti_worker_base(options->above)), options->first_id);
+    } else if (d->local != NULL) {
+        mti_ids_init(&d->ids, mti_segment_ids(mti_local_base(d->local)), options->first_id);
+    }
     d->inbox = mt_inbox_new(alloc, options->inbox_capacity);
     if (options->virtual_slots > 0) d->bank = mti_bank_new(alloc, MT_ROLE_CHILD, options->virtual_slots);
     if (d->local == NULL || d->inbox == NULL || (d->bank == NULL && options->virtual_slots > 0) ||
@@ -461,7 +465,7 @@ int mt_driver_start(mt_driver *d) {
     mt_link *up = d->uplink != NULL ? mti_uplink_link(d->uplink) : parent != NULL ? &parent->link.base : NULL;
     d->engine = mt_engine_new(d->alloc, lanes, up, d->host);
     if (d->engine == NULL) return MT_E_NOMEM;
-    mt_engine_set_ids(d->engine, d->options.first_id);
+    mt_engine_set_ids(d->engine, &d->ids);
     d->said_slots = UINT32_MAX;
     d->all_peers_near = true;
     for (uint32_t i = 0; i < d->n_peers; i++) d->all_peers_near = d->all_peers_near && d->peers[i].bell != NULL;

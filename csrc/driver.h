@@ -27,7 +27,7 @@ typedef struct mt_driver_options {
     uint32_t losses;          /* how often each task may be lost and tried again, if it was submitted here */
     int32_t parent;           /* rank, -1: this is the root, or a worker's engine */
     mt_worker *above;         /* the worker whose tasks submit here: its link is the way up; NULL: this is a rank's engine */
-    uint64_t first_id;        /* of the objects made here; no two engines of a job may give the same */
+    uint64_t first_id;        /* of the objects made at this rank, as in ids.h; of a worker's engine: some number of its rank */
     uint64_t stop_limit_ns;   /* from the order to stop until the engine ends whatever happens */
     const char *host;         /* name for messages; copied */
     char *const *zygote_argv; /* NULL-terminated; must stay until destroy. Needed when workers > 0 */
@@ -83,7 +83,7 @@ MT_EXPORT bool mt_driver_is_clean(const mt_driver *driver);
 MT_EXPORT MT_MUST_CHECK int mt_driver_add_object(mt_driver *driver, uint64_t id, uint32_t codec, const uint8_t *data,
                                                  uint64_t size);
 MT_EXPORT void mt_driver_drop_object(mt_driver *driver, uint64_t id);
-/* A number for mt_driver_add_object that was not given before. */
+/* A number for mt_driver_add_object that was not given before, or a status as mt_driver_submit gives it: MT_E_RANGE. */
 MT_EXPORT uint64_t mt_driver_new_object_id(mt_driver *driver);
 
 /* Any thread. A handle, or a status as 2^64 + code (any value above 2^63): MT_E_CLOSED, MT_E_NOMEM, MT_E_INTR (full inbox and a signal). All bytes

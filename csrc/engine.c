@@ -27,7 +27,7 @@ mt_engine *mt_engine_new(const mt_alloc *alloc, uint32_t max_lanes, mt_link *par
     e->look_ns = UINT64_MAX;
     e->lowest = ANY_PRIORITY;
     e->spans = (mt_node){&e->spans, &e->spans};
-    e->next_value_object = (uint64_t)1 << 63; /* ids below are the submitters' */
+    mti_ids_init(&e->ids, &e->own_count, (uint64_t)1 << 63); /* ids below are the submitters' */
     strncpy(e->host, host, HOST_SIZE - 1);
     e->sched = mt_sched_new(alloc);
     e->objects = mt_objects_new(alloc, max_lanes);
@@ -46,7 +46,9 @@ mt_engine *mt_engine_new(const mt_alloc *alloc, uint32_t max_lanes, mt_link *par
     return e;
 }
 
-void mt_engine_set_ids(mt_engine *e, uint64_t first) { e->next_value_object = ((uint64_t)1 << 63) + first; }
+void mt_engine_set_ids(mt_engine *e, const mt_ids *ids) {
+    if (ids != NULL) e->ids = *ids;
+}
 
 static void reap(mt_engine *e) {
     mt_task *task = mti_reaper_take(&e->reaper);

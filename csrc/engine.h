@@ -14,6 +14,7 @@
 
 #include "frames.h"
 #include "graph.h"
+#include "ids.h"
 #include "link.h"
 #include "objects.h"
 #include "sched.h"
@@ -44,8 +45,8 @@ typedef struct mt_engine mt_engine;
 
 /* An engine without lanes but the way up, `parent` (borrowed); NULL: the root. `host`: for messages about lost tasks, copied. */
 mt_engine *mt_engine_new(const mt_alloc *alloc, uint32_t max_lanes, mt_link *parent, const char *host);
-/* Ids of its own objects count from 2^63 + `first`: no two engines of a job may give the same. */
-void mt_engine_set_ids(mt_engine *engine, uint64_t first);
+/* Its own objects get their numbers there. NULL, and before: from a count of its own that begins at 2^63. */
+void mt_engine_set_ids(mt_engine *engine, const mt_ids *ids);
 /* Ends all tasks first. Links are the caller's. */
 void mt_engine_destroy(mt_engine *engine);
 

@@ -111,7 +111,8 @@ struct mt_engine {
     int64_t lowest;          /* no lane has a `lowest` below this */
     bool has_overtaken;      /* some lane may have an `overtaking` */
     mt_reaper reaper;
-    uint64_t next_value_object;
+    mt_ids ids; /* for values that become objects */
+    _Atomic uint64_t own_count;
     uint64_t results, stale_results, lost, recalled;
     uint64_t objects_sent, objects_mapped;
     uint64_t joined_bytes;

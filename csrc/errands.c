@@ -92,7 +92,8 @@ int mti_engine_on_object(mt_engine *e, uint32_t origin, const mt_incoming *incom
     mt_part bytes = {(const unsigned char *)incoming->data + sizeof rec, incoming->size - sizeof rec};
     int status;
     if (mt_objects_ref(e->objects, rec.id) == MT_OK) { /* it has gone round: each lane that knows it holds a reference */
-        status = MT_OK;
+        status = mti_objects_is(e->objects, rec.id, &bytes, rec.flags) ? MT_OK : MT_E_RECORD;
+        if (status != MT_OK) mti_objects_release(e->objects, rec.id); /* two have given one number: no value rather than a wrong one */
     } else if (incoming->blob != NULL) {
         status = mti_objects_add_blob(e->objects, rec.id, incoming->blob, sizeof rec, rec.flags);
     } else {

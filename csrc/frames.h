@@ -125,7 +125,7 @@ typedef struct mt_rec_result {
 typedef struct mt_where {
     int32_t pid;
     int32_t fd;
-    uint64_t inode; /* of the file: descriptors are used again */
+    uint64_t device, inode; /* of the file: descriptors are used again */
     uint64_t offset;
     uint64_t size;
 } mt_where;

@@ -187,7 +187,11 @@ uint64_t mt_driver_share(mt_driver *d, uint32_t codec, const mt_part *parts, uin
     return as_result(status);
 }
 
-uint64_t mt_driver_new_object_id(mt_driver *d) { return mt_add_relaxed(&d->next_object, 1) + 1; }
+uint64_t mt_driver_new_object_id(mt_driver *d) {
+    uint64_t id;
+    int status = mti_ids_take(&d->ids, &id);
+    return status == MT_OK ? id : as_result(status);
+}
 
 int mt_driver_add_object(mt_driver *d, uint64_t id, uint32_t codec, const uint8_t *data, uint64_t size) {
     mt_new_object *o = mti_get_zeroed(d->alloc, 1, sizeof *o);

@@ -14,6 +14,8 @@ struct mt_below {
     mt_blob *given[MOST]; /* TASK records that it has not run */
     uint32_t n_given;
     mt_engine *engine;
+    mt_ids ids;
+    _Atomic uint64_t count;
     uint64_t fn;
     bool is_finished;
     mt_task *tasks[MOST]; /* not looked at yet */
@@ -108,7 +110,8 @@ mt_below *mti_below_new(const mt_alloc *alloc, mt_ring *up, const mt_segment_lin
         mti_below_destroy(b);
         return NULL;
     }
-    mt_engine_set_ids(b->engine, number << 23);
+    mti_ids_init(&b->ids, &b->count, (uint64_t)1 << 62 | number << 23);
+    mt_engine_set_ids(b->engine, &b->ids);
     return b;
 }
 

@@ -20,7 +20,7 @@ typedef struct memory {
     mt_alloc alloc;
     const mt_alloc *from;
     uint64_t size;
-    uint64_t inode;
+    uint64_t device, inode;
     int fd;
 } memory;
 
@@ -85,6 +85,7 @@ mt_blob *mti_blob_new_mapped(const mt_alloc *alloc, const mt_part *parts, uint32
         return NULL;
     }
     seal(m->fd);
+    m->device = status.st_dev;
     m->inode = status.st_ino;
     mt_blob *blob = at;
     blob->alloc = &m->alloc;
@@ -96,7 +97,7 @@ mt_blob *mti_blob_new_mapped(const mt_alloc *alloc, const mt_part *parts, uint32
 bool mti_blob_where(const mt_blob *blob, uint64_t offset, mt_where *out) {
     if (blob->alloc->put != memory_put) return false;
     const memory *m = blob->alloc->ctx;
-    *out = (mt_where){(int32_t)getpid(), m->fd, m->inode, sizeof *blob + offset, blob->size - offset};
+    *out = (mt_where){(int32_t)getpid(), m->fd, m->device, m->inode, sizeof *blob + offset, blob->size - offset};
     return true;
 }
 
@@ -116,14 +117,19 @@ static int open_path(const char *path) {
     return fd;
 }
 
-int mti_open_theirs(int32_t pid, int32_t fd, uint64_t inode) {
+static bool is_it(const struct stat *status, const mt_where *where) {
+    return status->st_dev == where->device && status->st_ino == where->inode;
+}
+
+int mti_open_theirs(const mt_where *where) {
     char path[64];
-    (void)snprintf(path, sizeof path, "/proc/%d/fd/%d", (int)pid, (int)fd);
+    (void)snprintf(path, sizeof path, "/proc/%d/fd/%d", (int)where->pid, (int)where->fd);
     struct stat status;
     if (stat(path, &status) != 0) return -1; /* before opening: what lies there now may be a device */
-    int opened = status.st_ino == inode ? open_path(path) : -1;
-    if (status.st_ino == inode && opened < 0) return -1;
-    if (opened >= 0 && fstat(opened, &status) == 0 && status.st_ino == inode) return opened;
+    bool is_there = is_it(&status, where);
+    int opened = is_there ? open_path(path) : -1;
+    if (is_there && opened < 0) return -1;
+    if (opened >= 0 && fstat(opened, &status) == 0 && is_it(&status, where)) return opened;
     if (opened >= 0) (void)close(opened);
     errno = ESTALE;
     return -1;
@@ -141,7 +147,7 @@ mt_mapping *mt_mapping_open(const void *where_bytes, uint64_t where_size, bool i
         errno = ENOMEM;
         return NULL;
     }
-    int fd = mti_open_theirs(where.pid, where.fd, where.inode);
+    int fd = mti_open_theirs(&where);
     void *base = MAP_FAILED;
     uint64_t size = where.offset + where.size;
     if (fd >= 0) {

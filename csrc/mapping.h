@@ -33,7 +33,7 @@ MT_EXPORT void mt_mapping_close(mt_mapping *mapping);
 mt_blob *mti_blob_new_mapped(const mt_alloc *alloc, const mt_part *parts, uint32_t n_parts);
 /* Where the blob's bytes from `offset` on lie. False: they lie in no memfd. */
 bool mti_blob_where(const mt_blob *blob, uint64_t offset, mt_where *out);
-/* Another process's descriptor, opened for reading if it is the file with this inode number; -1: errno. */
-int mti_open_theirs(int32_t pid, int32_t fd, uint64_t inode);
+/* Another process's descriptor, opened for reading if it is the file that `where` says; -1: errno. */
+int mti_open_theirs(const mt_where *where);
 
 #endif

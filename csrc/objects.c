@@ -1,5 +1,7 @@
 #include "objects.h"
 
+#include <string.h>
+
 typedef struct object {
     uint64_t id; /* 0: empty place */
     mt_blob *blob;
@@ -198,6 +200,11 @@ void mt_objects_forget_lane(mt_objects *objects, uint32_t lane) {
     for (uint64_t i = 0; i < objects->capacity; i++) {
         if (objects->places[i].id != 0) objects->places[i].lanes[lane / 64] &= ~((uint64_t)1 << (lane % 64));
     }
+}
+
+bool mti_objects_is(const mt_objects *objects, uint64_t id, const mt_part *bytes, uint32_t codec) {
+    const object *o = find(objects, id);
+    return o != NULL && o->codec == codec && o->blob->size - o->offset == bytes->size && memcmp(o->blob->data + o->offset, bytes->data, bytes->size) == 0;
 }
 
 int mti_objects_bring(mt_objects *objects, uint64_t id, uint32_t lane) {

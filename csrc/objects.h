@@ -52,6 +52,8 @@ uint64_t mti_objects_take_dead(mt_objects *objects);
 mt_blob *mti_objects_blob(const mt_objects *objects, uint64_t id);
 /* Whether any lane has the object. */
 bool mti_objects_is_somewhere(const mt_objects *objects, uint64_t id);
+/* Whether the object has this codec and these bytes. */
+bool mti_objects_is(const mt_objects *objects, uint64_t id, const mt_part *bytes, uint32_t codec);
 /* A lane has sent this object and may refer to it: it holds one reference. 1: from now on; 0: it does already; MT_E_STALE. */
 MT_MUST_CHECK int mti_objects_bring(mt_objects *objects, uint64_t id, uint32_t lane);
 /* Whether it may refer to it. */

@@ -6,6 +6,7 @@
 
 #define HEAD 4096u /* a page, so that neighbours map the bell and nothing else */
 #define OWNER_AT 128u
+#define IDS_AT 192u
 #define LINK_HEAD 192u
 
 static uint64_t link_size(uint64_t ring_bytes) { return LINK_HEAD + 2 * mt_ring_footprint(ring_bytes); }
@@ -18,6 +19,8 @@ uint64_t mti_segment_size(uint32_t n_links, uint64_t ring_bytes) {
 mt_bell *mti_segment_bell(void *base) { return base; }
 
 mt_segment_owner *mti_segment_owner(void *base) { return (mt_segment_owner *)(void *)((unsigned char *)base + OWNER_AT); }
+
+_Atomic uint64_t *mti_segment_ids(void *base) { return (_Atomic uint64_t *)(void *)((unsigned char *)base + IDS_AT); }
 
 mt_segment_link mti_segment_link_at(void *base, uint32_t index, uint64_t ring_bytes) {
     unsigned char *at = (unsigned char *)base + HEAD + index * link_size(ring_bytes);

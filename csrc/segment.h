@@ -1,6 +1,6 @@
 /* segment.h - the memory that an engine shares with the processes below it, and where everything lies in it.
  *
- *   segment = engine's bell (one line), its owner | link 0 | link 1 | ...        link 0: the zygote, link 1 + w: worker w
+ *   segment = engine's bell (one line), its owner, a count of numbers | link 0 | link 1 | ...        link 0: the zygote, link 1 + w: worker w
  *   link    = the bell of the one below, its count of begun jobs, the bell of an engine of its own | ring down | ring up
  *
  * The count of begun jobs also settles who has a job that is sent but not begun: while the engine's recalls, in the upper bits, are more than the
@@ -35,6 +35,8 @@ typedef struct mt_segment_owner {
 uint64_t mti_segment_size(uint32_t n_links, uint64_t ring_bytes);
 mt_bell *mti_segment_bell(void *base);
 mt_segment_owner *mti_segment_owner(void *base);
+/* The rank's count of object numbers, see ids.h. */
+_Atomic uint64_t *mti_segment_ids(void *base);
 mt_segment_link mti_segment_link_at(void *base, uint32_t index, uint64_t ring_bytes);
 /* Makes a link's rings empty and its count 0. Nobody else may be using it. */
 void mti_segment_format_link(const mt_segment_link *link, uint64_t ring_bytes);

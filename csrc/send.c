@@ -82,8 +82,9 @@ static int send_object(mt_engine *e, uint32_t lane_index, uint64_t id) {
 static int value_as_object(mt_engine *e, mt_task *from) {
     if (from->value_object != 0) return MT_OK;
     uint64_t offset = (uint64_t)((const unsigned char *)from->value.data - from->value_blob->data);
-    uint64_t id = e->next_value_object++;
-    int status = mti_objects_add_blob(e->objects, id, from->value_blob, offset, from->value.codec);
+    uint64_t id;
+    int status = mti_ids_take(&e->ids, &id);
+    if (status == MT_OK) status = mti_objects_add_blob(e->objects, id, from->value_blob, offset, from->value.codec);
     if (status != MT_OK) return status;
     from->reaper = &e->reaper;
     from->value_object = id;

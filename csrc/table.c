@@ -14,6 +14,7 @@ struct mt_table {
     uint64_t capacity;
     uint64_t used; /* slots ever taken */
     uint64_t count;
+    uint64_t used_up; /* slots that have had every generation */
     uint32_t first_free;
 };
 
@@ -34,7 +35,7 @@ void mt_table_destroy(mt_table *table) {
 int mt_table_add(mt_table *table, void *pointer, uint64_t *out_id) {
     uint32_t index = table->first_free;
     if (index == NO_SLOT) {
-        if (table->used == NO_SLOT) return MT_E_NOMEM;
+        if (table->used == NO_SLOT) return MT_E_RANGE;
         int status = mti_grow(table->alloc, (void **)&table->slots, table->used, &table->capacity,
                               table->used + 1, sizeof(slot));
         if (status != MT_OK) return status;
@@ -68,10 +69,14 @@ void *mt_table_remove(mt_table *table, uint64_t id) {
     if (s == NULL) return NULL;
     void *pointer = s->pointer;
     s->pointer = NULL;
-    s->generation = s->generation == UINT32_MAX ? 1 : s->generation + 1;
+    table->count--;
+    if (s->generation == UINT32_MAX) {
+        table->used_up++;
+        return pointer;
+    }
+    s->generation++;
     s->next_free = table->first_free;
     table->first_free = (uint32_t)id;
-    table->count--;
     return pointer;
 }
 
@@ -85,6 +90,10 @@ void *mt_table_next(const mt_table *table, uint64_t *cursor) {
     return NULL;
 }
 
+void mt_table_test_age(mt_table *table, uint32_t generation) {
+    if (table->first_free != NO_SLOT) table->slots[table->first_free].generation = generation;
+}
+
 int mt_table_check(const mt_table *table) {
     uint64_t live = 0, free_slots = 0;
     for (uint64_t i = 0; i < table->used; i++) {
@@ -94,5 +103,5 @@ int mt_table_check(const mt_table *table) {
     for (uint32_t i = table->first_free; i != NO_SLOT; i = table->slots[i].next_free) {
         if (i >= table->used || table->slots[i].pointer != NULL || free_slots++ > table->used) return MT_E_RECORD;
     }
-    return live == table->count && live + free_slots == table->used ? MT_OK : MT_E_RECORD;
+    return live == table->count && live + free_slots + table->used_up == table->used ? MT_OK : MT_E_RECORD;
 }

@@ -53,6 +53,7 @@ mt_worker *mti_worker_new(void *base, uint32_t index, uint64_t ring_bytes, mt_be
     return w;
 }
 
+void *mti_worker_base(const mt_worker *w) { return w->base; }
 void mti_worker_set_scope(mt_worker *w, mt_scope *scope) { w->scope = scope; }
 
 mt_worker *mt_worker_open(int fd, uint32_t index, uint64_t ring_bytes) {
@@ -73,6 +74,7 @@ mt_worker *mt_worker_open(int fd, uint32_t index, uint64_t ring_bytes) {
         return NULL;
     }
     w->mapped = size;
+    w->device = status.st_dev;
     w->inode = status.st_ino;
     return w;
 }
@@ -123,7 +125,8 @@ static int send_up(mt_worker *w, const mt_part *parts, uint32_t n_parts) {
 static bool can_map(const mt_worker *w) {
     if (w->mapped == 0) return false;
     const mt_segment_owner *owner = mti_segment_owner(w->base);
-    int fd = mti_open_theirs(owner->pid, owner->fd, w->inode);
+    mt_where where = {owner->pid, owner->fd, w->device, w->inode, 0, 0};
+    int fd = mti_open_theirs(&where);
     if (fd >= 0) (void)close(fd);
     return fd >= 0;
 }

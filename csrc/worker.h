@@ -93,6 +93,8 @@ typedef struct mt_scope {
     _Atomic uint32_t is_fresh; /* it has submitted nothing */
 } mt_scope;
 
+/* The memory that it shares with its rank. */
+void *mti_worker_base(const mt_worker *worker);
 /* Where the worker notes that. */
 void mti_worker_set_scope(mt_worker *worker, mt_scope *scope);
 struct mt_bell;

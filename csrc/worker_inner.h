@@ -11,7 +11,7 @@
 struct mt_worker {
     void *base;
     uint64_t mapped; /* 0: the memory is not ours */
-    uint64_t inode;  /* of the memory's file */
+    uint64_t device, inode; /* of the memory's file */
     uint64_t ring_bytes;
     mt_segment_link link;
     mt_bell *engine_bell; /* of the engine that this is a worker of */

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from mpitask.config import Config
 from mpitask.environment import usable_cores
+from mpitask.errors import ConfigurationError
 from mpitask.native import ffi, lib
 
 INBOX_CAPACITY = 1 << 14
@@ -71,9 +72,12 @@ def stats_of(pointer: Any) -> dict[str, int]:
     return {name: int(getattr(stats, name)) for name in _STATS}
 
 
-def _first_id(rank: int, pid: int) -> int:
-    """Where the numbers of an engine's objects begin: no two engines of a job give the same (18, 22, 23 bits)."""
-    return rank % (1 << 18) << 45 | pid % (1 << 22) << 23
+def _first_id(rank: int, n: int) -> int:
+    """The `n`-th number for an object of a rank, counted from 0."""
+    most = (1 << lib.MT_ID_RANK_BITS) - 1
+    if rank >= most:
+        raise ConfigurationError(f"rank {rank}: a job can have {most:,} ranks; start fewer, with more workers each")
+    return (rank + 1 << int(lib.MT_ID_COUNT_BITS)) + n
 
 
 def make_driver(
@@ -116,7 +120,7 @@ def make_driver(
             "losses": config.loss_retries,
             "parent": parent,
             "above": ffi.NULL if above is None else above,
-            "first_id": _first_id(rank, os.getpid()),
+            "first_id": _first_id(rank, 0),
             "stop_limit_ns": int(stop_limit_s((workers + 2) / usable_cores()) * 1e9),
             "host": host,
             "zygote_argv": argv,

@@ -78,6 +78,8 @@ class Submission:
             known: Any = self._fleeting if fleeting and _can_be_weak(fn) else self._functions
             if fn not in known:
                 number = lib.mt_driver_new_object_id(self._driver)
+                if number > _FIRST_STATUS:
+                    check(number - (1 << 64), "numbering a function")
                 status = lib.mt_driver_add_object(self._driver, number, codec.PICKLE, data, len(data))
                 check(status, "registering a function")
                 if captured.found:

@@ -30,6 +30,7 @@ _EXCEPTIONS: dict[int, type[BaseException]] = {
     lib.MT_E_STALE: InternalError,
     lib.MT_E_SYS: OSError,
     lib.MT_E_PEER: MpitaskError,
+    lib.MT_E_RANGE: MpitaskError,
 }
 
 

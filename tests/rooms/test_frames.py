@@ -17,7 +17,7 @@ pytestmark = SHRINKING_TAKES_LONG
 
 PARENT, CHILD, WORKER, ZYGOTE = lib.MT_ROLE_PARENT, lib.MT_ROLE_CHILD, lib.MT_ROLE_WORKER, lib.MT_ROLE_ZYGOTE
 ROLES = [PARENT, CHILD, WORKER, ZYGOTE]
-HEAD, TASK_HEAD, RESULT_HEAD, LOST, WHERE, SPAN_HEAD = 24, 48, 32, 16, 32, 32
+HEAD, TASK_HEAD, RESULT_HEAD, LOST, WHERE, SPAN_HEAD = 24, 48, 32, 16, 40, 32
 EDGE = 24
 
 
@@ -262,7 +262,7 @@ def test_a_result_with_an_unknown_outcome_is_refused() -> None:
 def test_every_status_has_a_sentence_of_its_own() -> None:
     codes = [getattr(lib, name) for name in dir(lib) if name.startswith("MT_E_")]
     texts = {ffi.string(lib.mt_status_text(code)).decode() for code in [OK, *codes]}
-    assert len(texts) == len(codes) + 1 == 12
+    assert len(texts) == len(codes) + 1 == 13
     unknown = ffi.string(lib.mt_status_text(-1000)).decode()
     assert unknown == ffi.string(lib.mt_status_text(7)).decode() == "unknown status"
     assert unknown not in texts

@@ -156,6 +156,25 @@ def test_a_slot_used_again_gets_the_next_generation(table: Any) -> None:
     assert all(lib.mt_table_find(table, which) == ffi.NULL for which in ids)
 
 
+def test_a_slot_that_has_had_its_last_generation_is_used_no_more(table: Any) -> None:
+    assert number_of(lib.mt_table_remove(table, add(table, 1))) == 1
+    lib.mt_table_test_age(table, 2**32 - 2)
+    ids = []
+    for i in range(5):
+        ids.append(add(table, 10 + i))
+        assert number_of(lib.mt_table_remove(table, ids[-1])) == 10 + i
+        assert lib.mt_table_check(table) == OK
+    assert [(which >> 32, which & 0xFFFFFFFF) for which in ids] == [
+        (2**32 - 2, 0),
+        (2**32 - 1, 0),
+        (1, 1),
+        (2, 1),
+        (3, 1),
+    ]
+    assert all(lib.mt_table_find(table, which) == ffi.NULL for which in ids)
+    assert walk(table) == []
+
+
 def test_the_same_pointer_may_be_there_twice(table: Any) -> None:
     one, other = add(table, 9), add(table, 9)
     assert one != other
