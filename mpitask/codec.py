@@ -34,11 +34,13 @@ import struct
 import sys
 import threading
 import traceback
+import types
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import cloudpickle
 
+from mpitask import sources
 from mpitask.errors import SerializationError, TaskError
 
 NONE, MARSHAL, PICKLE, BUFFERS, LOST, FLAT, PARTS = 0, 1, 2, 3, 4, 5, 6
@@ -126,13 +128,21 @@ def reduce_data_future(
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-    """cloudpickle's, and futures of any kind become placeholders."""
+    """cloudpickle's, and futures of any kind become placeholders; code keeps its file name."""
 
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, concurrent.futures.Future):
             own = type(obj).__reduce__ is not object.__reduce__
             return obj.__reduce__() if own else reduce_future(obj)
+        if isinstance(obj, types.CodeType):
+            return sources.reduce_code(obj)
         return super().reducer_override(obj)
+
+
+def _dumps_by_value(obj: Any, keep: Callable[[pickle.PickleBuffer], bool] | None = None) -> bytes:
+    with io.BytesIO() as stream:
+        _Pickler(stream, 5, buffer_callback=keep).dump(obj)
+        return stream.getvalue()
 
 
 def _dumps(obj: Any, buffers: list[pickle.PickleBuffer]) -> bytes:
@@ -149,9 +159,7 @@ def _dumps(obj: Any, buffers: list[pickle.PickleBuffer]) -> bytes:
         raise _MainModule
     except Exception:  # noqa: BLE001 - whatever the plain pickler does not like, the other one may
         buffers.clear()
-        with io.BytesIO() as stream:
-            _Pickler(stream, 5, buffer_callback=keep).dump(obj)
-            return stream.getvalue()
+        return _dumps_by_value(obj, keep)
 
 
 def _padding(size: int) -> bytes:
@@ -363,8 +371,7 @@ def encode_function(fn: Callable[..., Any], collector: Collector) -> bytes:
         codec, parts = encode(fn)
         if codec == PICKLE:
             return bytes(parts[0])
-        data: bytes = cloudpickle.dumps(fn, 5)  # a function with large arrays in its closure: keep them inside
-        return data
+        return _dumps_by_value(fn)  # a function with large arrays in its closure: keep them inside
     except Exception as error:
         name = getattr(fn, "__qualname__", repr(fn))
         raise SerializationError(
@@ -421,7 +428,7 @@ def encode_parts(obj: Any) -> list[Bytes]:
             return [data]
     except Exception:  # noqa: BLE001
         pass
-    return [cloudpickle.dumps(obj, 5)]
+    return [_dumps_by_value(obj)]
 
 
 def decode_exception(data: Bytes) -> BaseException:
