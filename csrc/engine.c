@@ -298,9 +298,10 @@ uint64_t mt_engine_due_ns(const mt_engine *e) { return e->due_ns; }
 
 /* ---- what lanes and the parent say ---- */
 
-static int on_result(mt_engine *e, uint32_t lane_index, const mt_incoming *incoming) {
+static int on_result(mt_engine *e, uint32_t lane_index, const mt_rec *rec, const mt_incoming *incoming) {
     ending how = {.is_ours = false};
     memcpy(&how.head, incoming->data, sizeof how.head);
+    how.head.rec = *rec;
     e->results++;
     mt_job *job = mt_table_find(e->jobs, how.head.rec.id);
     if (job == NULL || job->lane != lane_index || job->cost_ns == 0) {
@@ -320,20 +321,28 @@ static int on_result(mt_engine *e, uint32_t lane_index, const mt_incoming *incom
     return mti_engine_end_job(e, job, &how);
 }
 
+/* Whether all slots can be counted if the lane has so many. */
+static bool fits(const mt_engine *e, uint32_t lane_index, uint32_t slots) {
+    return lane_index == e->up || mt_sched_slots(e->sched) - mt_sched_lane_slots(e->sched, lane_index) <= UINT32_MAX - slots;
+}
+
 int mt_engine_from_lane(mt_engine *e, uint32_t lane_index, const mt_incoming *incoming) {
     lane *from = &e->lanes[lane_index];
-    int status = mt_record_check(incoming->data, incoming->size, from->role);
-    if (status != MT_OK) return status;
-    mt_rec rec;
+    mt_rec rec; /* what is checked is what is used: the sender may be able to write there still */
+    if (incoming->size < sizeof rec) return MT_E_RECORD;
     memcpy(&rec, incoming->data, sizeof rec);
+    int status = mti_head_check(&rec, incoming->size, from->role);
+    if (status != MT_OK) return status;
+    if (!from->up && rec.kind != MT_KIND_HELLO && rec.kind != MT_KIND_BYE) return MT_E_RECORD; /* before it has greeted, or after its end */
     switch (rec.kind) {
-        case MT_KIND_RESULT: return on_result(e, lane_index, incoming);
+        case MT_KIND_RESULT: return on_result(e, lane_index, &rec, incoming);
         case MT_KIND_TASK:
             if (lane_index == e->up) e->said_idle = 0, e->idle_since_ns = 0;
-            return mti_engine_on_task(e, lane_index, incoming);
-        case MT_KIND_OBJECT: return mti_engine_on_object(e, lane_index, incoming);
+            return mti_engine_on_task(e, lane_index, &rec, incoming);
+        case MT_KIND_OBJECT: return mti_engine_on_object(e, lane_index, &rec, incoming);
         case MT_KIND_DROP: mti_engine_on_drop(e, lane_index, rec.id); return MT_OK;
         case MT_KIND_HELLO:
+            if (from->up || !fits(e, lane_index, rec.n)) return MT_E_RECORD;
             from->up = true;
             from->is_gone = false;
             from->maps = (rec.flags & MT_HELLO_MAPS) != 0;
@@ -343,6 +352,7 @@ int mt_engine_from_lane(mt_engine *e, uint32_t lane_index, const mt_incoming *in
             mt_sched_set_slots(e->sched, lane_index, rec.n);
             return MT_OK;
         case MT_KIND_SLOTS:
+            if (!fits(e, lane_index, rec.n)) return MT_E_RECORD;
             if (from->role == MT_ROLE_WORKER) return mti_engine_on_worker_slots(e, lane_index, &rec);
             mt_sched_set_slots(e->sched, lane_index, rec.n);
             return MT_OK;
@@ -402,7 +412,7 @@ int mt_engine_from_parent(mt_engine *e, const mt_incoming *incoming) {
 int mt_engine_say_slots(mt_engine *e, uint32_t slots) {
     uint16_t kind = e->said_hello ? MT_KIND_SLOTS : MT_KIND_HELLO;
     e->said_hello = true;
-    return mti_engine_send_head(e->lanes[e->up].link, kind, (uint64_t)getpid(), slots);
+    return mti_engine_send_head(e->lanes[e->up].link, kind, (uint64_t)getpid(), slots < MT_MAX_SLOTS ? slots : MT_MAX_SLOTS);
 }
 
 int mt_engine_say_bye(mt_engine *e) { return mti_engine_send_head(e->lanes[e->up].link, MT_KIND_BYE, 0, 0); }

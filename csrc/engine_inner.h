@@ -91,6 +91,7 @@ struct span {
     uint64_t duration_ns; /* of all parts */
     ending failure;       /* of the first part that failed; its bytes have an owner with a reference */
     bool failed;
+    bool is_cleared; /* nobody wants more of it, and nothing of it is ready */
 };
 
 struct mt_engine {
@@ -202,8 +203,8 @@ void mti_engine_abandon_spans(mt_engine *engine);
 MT_MUST_CHECK int mti_engine_check_spans(const mt_engine *engine, uint64_t *out_errands);
 
 /* errands.c */
-MT_MUST_CHECK int mti_engine_on_task(mt_engine *engine, uint32_t origin, const mt_incoming *incoming);
-MT_MUST_CHECK int mti_engine_on_object(mt_engine *engine, uint32_t origin, const mt_incoming *incoming);
+MT_MUST_CHECK int mti_engine_on_task(mt_engine *engine, uint32_t origin, const mt_rec *rec, const mt_incoming *incoming);
+MT_MUST_CHECK int mti_engine_on_object(mt_engine *engine, uint32_t origin, const mt_rec *rec, const mt_incoming *incoming);
 void mti_engine_on_drop(mt_engine *engine, uint32_t origin, uint64_t id);
 /* Sends a RESULT to where it came from, if somebody is left there. */
 MT_MUST_CHECK int mti_engine_tell_origin(mt_engine *engine, const errand *errand, const ending *how);

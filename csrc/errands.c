@@ -23,7 +23,7 @@ static void let_go(mt_engine *e, const errand *errand) {
     mti_objects_release(e->objects, head.fn);
 }
 
-int mti_engine_on_task(mt_engine *e, uint32_t origin, const mt_incoming *incoming) {
+int mti_engine_on_task(mt_engine *e, uint32_t origin, const mt_rec *rec, const mt_incoming *incoming) {
     mt_part whole = {incoming->data, incoming->size};
     errand *made = mti_get_zeroed(e->alloc, 1, sizeof *made);
     if (made == NULL) return MT_E_NOMEM;
@@ -35,6 +35,10 @@ int mti_engine_on_task(mt_engine *e, uint32_t origin, const mt_incoming *incomin
     }
     mt_rec_task head;
     memcpy(&head, made->record->data, sizeof head);
+    if (memcmp(&head.rec, rec, sizeof *rec) != 0 || mti_task_check(made->record->data) != MT_OK) {
+        mti_engine_free_errand(e, made);
+        return MT_E_RECORD;
+    }
     made->origin = origin;
     made->origin_id = head.rec.id;
     made->job.kind = JOB_ERRAND;
@@ -86,20 +90,18 @@ int mti_engine_end_errand(mt_engine *e, errand *errand, const ending *how) {
     return status;
 }
 
-int mti_engine_on_object(mt_engine *e, uint32_t origin, const mt_incoming *incoming) {
-    mt_rec rec;
-    memcpy(&rec, incoming->data, sizeof rec);
-    mt_part bytes = {(const unsigned char *)incoming->data + sizeof rec, incoming->size - sizeof rec};
+int mti_engine_on_object(mt_engine *e, uint32_t origin, const mt_rec *rec, const mt_incoming *incoming) {
+    mt_part bytes = {(const unsigned char *)incoming->data + sizeof *rec, incoming->size - sizeof *rec};
     int status;
-    if (mt_objects_ref(e->objects, rec.id) == MT_OK) { /* it has gone round: each lane that knows it holds a reference */
-        status = mti_objects_is(e->objects, rec.id, &bytes, rec.flags) ? MT_OK : MT_E_RECORD;
-        if (status != MT_OK) mti_objects_release(e->objects, rec.id); /* two have given one number: no value rather than a wrong one */
+    if (mt_objects_ref(e->objects, rec->id) == MT_OK) { /* it has gone round: each lane that knows it holds a reference */
+        status = mti_objects_is(e->objects, rec->id, &bytes, rec->flags) ? MT_OK : MT_E_RECORD;
+        if (status != MT_OK) mti_objects_release(e->objects, rec->id); /* two have given one number: no value rather than a wrong one */
     } else if (incoming->blob != NULL) {
-        status = mti_objects_add_blob(e->objects, rec.id, incoming->blob, sizeof rec, rec.flags);
+        status = mti_objects_add_blob(e->objects, rec->id, incoming->blob, sizeof *rec, rec->flags);
     } else {
-        status = mt_objects_add(e->objects, rec.id, &bytes, rec.flags);
+        status = mt_objects_add(e->objects, rec->id, &bytes, rec->flags);
     }
-    if (status == MT_OK && mti_objects_bring(e->objects, rec.id, origin) != 1) status = MT_E_RECORD;
+    if (status == MT_OK && mti_objects_bring(e->objects, rec->id, origin) != 1) status = MT_E_RECORD;
     return status == MT_E_INVAL ? MT_E_RECORD : status;
 }
 
@@ -143,7 +145,7 @@ int mti_engine_tell_slots_elsewhere(mt_engine *e) {
         uint32_t elsewhere = total - mt_sched_lane_slots(e->sched, i);
         if (e->has_untold ? elsewhere == l->told : !differs_much(elsewhere, l->told)) continue;
         l->told = elsewhere;
-        status = mti_engine_send_head(l->link, MT_KIND_SLOTS, 0, elsewhere);
+        status = mti_engine_send_head(l->link, MT_KIND_SLOTS, 0, elsewhere < MT_MAX_SLOTS ? elsewhere : MT_MAX_SLOTS);
     }
     e->told_total = total;
     e->has_untold = false;

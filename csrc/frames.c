@@ -28,7 +28,11 @@ const mt_kind_row *mt_kind(uint32_t kind) {
     return kind < MT_KIND_COUNT && kinds[kind].name != NULL ? &kinds[kind] : NULL;
 }
 
-static int check_task(const mt_rec *rec, const unsigned char *bytes) {
+int mti_task_check(const void *record) {
+    const unsigned char *bytes = record;
+    mt_rec whole;
+    memcpy(&whole, bytes, sizeof whole);
+    const mt_rec *rec = &whole;
     uint64_t left = rec->size - sizeof(mt_rec_task);
     if (rec->n > left / sizeof(mt_edge_ref)) return MT_E_RECORD;
     left -= rec->n * sizeof(mt_edge_ref);
@@ -63,21 +67,27 @@ uint64_t mti_args_at(const void *record) {
     return at;
 }
 
-int mt_record_check(const void *record, uint64_t size, uint32_t sender) {
-    if (size < sizeof(mt_rec)) return MT_E_RECORD;
-    mt_rec rec;
-    memcpy(&rec, record, sizeof rec);
-    if (rec.size != size) return MT_E_RECORD;
-    const mt_kind_row *row = mt_kind(rec.kind);
+static bool says_slots(uint16_t kind) { return kind == MT_KIND_HELLO || kind == MT_KIND_SLOTS || kind == MT_KIND_IDLE; }
+
+int mti_head_check(const mt_rec *rec, uint64_t size, uint32_t sender) {
+    if (rec->size != size) return MT_E_RECORD;
+    const mt_kind_row *row = mt_kind(rec->kind);
     if (row == NULL || (row->sender & sender) == 0 || size < row->min_size) return MT_E_RECORD;
-    if (rec.kind == MT_KIND_TASK) return check_task(&rec, record);
-    bool is_mapped = rec.kind == MT_KIND_OBJECT && (rec.flags & MT_CODEC_MAPPED) != 0;
-    if (is_mapped && size != sizeof rec + sizeof(mt_where)) return MT_E_RECORD;
+    bool is_mapped = rec->kind == MT_KIND_OBJECT && (rec->flags & MT_CODEC_MAPPED) != 0;
+    if (is_mapped && size != sizeof *rec + sizeof(mt_where)) return MT_E_RECORD;
     uint32_t last_outcome = sender == MT_ROLE_WORKER ? MT_OUTCOME_CANCELLED : MT_OUTCOME_RETURNED;
-    if (rec.kind == MT_KIND_RESULT && rec.n > last_outcome) return MT_E_RECORD;
-    bool is_returned = rec.kind == MT_KIND_RESULT && rec.n == MT_OUTCOME_RETURNED && size > sizeof(mt_rec_result);
+    if (rec->kind == MT_KIND_RESULT && rec->n > last_outcome) return MT_E_RECORD;
+    bool is_returned = rec->kind == MT_KIND_RESULT && rec->n == MT_OUTCOME_RETURNED && size > sizeof(mt_rec_result);
     if (is_returned && size != sizeof(mt_rec_result) + sizeof(uint64_t)) return MT_E_RECORD;
-    return MT_OK;
+    return says_slots(rec->kind) && rec->n > MT_MAX_SLOTS ? MT_E_RECORD : MT_OK;
+}
+
+int mt_record_check(const void *record, uint64_t size, uint32_t sender) {
+    mt_rec rec;
+    if (size < sizeof rec) return MT_E_RECORD;
+    memcpy(&rec, record, sizeof rec);
+    int status = mti_head_check(&rec, size, sender);
+    return status == MT_OK && rec.kind == MT_KIND_TASK ? mti_task_check(record) : status;
 }
 
 void mti_joiner_init(mt_joiner *joiner, const mt_alloc *alloc, uint64_t max_size) {

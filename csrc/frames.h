@@ -65,6 +65,8 @@
 
 #define MT_HELLO_MAPS 1 /* flags of a worker's HELLO: it can map its engine's memory */
 
+#define MT_MAX_SLOTS 16777216 /* more are not behind one lane */
+
 #define MT_STOP_DRAIN 0 /* finish what you have, then end */
 #define MT_STOP_NOW 1   /* drop what you have, kill workers, end */
 
@@ -168,12 +170,15 @@ typedef struct mt_kind_row {
 MT_EXPORT const mt_kind_row *mt_kind(uint32_t kind);
 
 /* Checks everything about a record that can be known from its bytes: size against `size`, kind, sender allowed
- * (MT_ROLE_* bit of whoever sent it), body long enough for its counts. MT_OK or MT_E_RECORD. Reads each
- * header word once, so a sender that still writes cannot pass the check with other values than those used
- * when the caller copies the header first. */
+ * (MT_ROLE_* bit of whoever sent it), body long enough for its counts, slots that there can be. MT_OK or MT_E_RECORD. Nobody may write to the record
+ * afterwards: of one that lies in memory which others can write to, check the copy that is used (mti_head_check, mti_task_check). */
 MT_EXPORT MT_MUST_CHECK int mt_record_check(const void *record, uint64_t size, uint32_t sender);
 
 /* cffi:end */
+
+/* The two halves of mt_record_check: what the header says, and what a TASK record, whose header has been checked, says. */
+MT_MUST_CHECK int mti_head_check(const mt_rec *rec, uint64_t size, uint32_t sender);
+MT_MUST_CHECK int mti_task_check(const void *record);
 
 #define MT_PIECE_HEAD 8u
 

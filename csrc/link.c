@@ -96,7 +96,12 @@ static int ring_flush(mt_link *link) {
 
 static int ring_recall(mt_link *link, bool by_itself, uint64_t *out_begun) {
     _Atomic uint64_t *started = ((mt_ring_link *)link)->memory.started;
-    *out_begun = by_itself ? mti_begun(started) : mti_recall(started);
+    if (by_itself) {
+        *out_begun = mti_begun(started);
+    } else if (mti_recall(started, out_begun) != MT_OK) {
+        *out_begun = UINT64_MAX; /* it reads nothing, or its memory was written over: what it has stays there until it is gone */
+        return MT_OK;
+    }
     mt_rec resume = {sizeof resume, 0, MT_KIND_RESUME, 0, 0};
     mt_part part = {&resume, sizeof resume};
     return mti_link_send(link, &part, 1, NULL);

@@ -255,32 +255,45 @@ static int on_exited(mt_local *local, uint32_t index, const mt_lost *how) {
     return status == MT_OK ? spawn_worker(local, index) : status;
 }
 
+/* One record of the zygote. MT_E_RECORD: it is none, or makes no sense. */
+static int take_from_zygote(mt_local *local, const mt_incoming *incoming) {
+    struct {
+        mt_rec rec;
+        mt_lost how;
+    } record = {.rec = {0}};
+    if (incoming->size < sizeof record.rec) return MT_E_RECORD;
+    memcpy(&record, incoming->data, incoming->size < sizeof record ? incoming->size : sizeof record);
+    int status = mti_head_check(&record.rec, incoming->size, MT_ROLE_ZYGOTE);
+    return status == MT_OK && record.rec.kind == MT_KIND_EXITED ? on_exited(local, record.rec.n, &record.how) : status;
+}
+
+/* A zygote that sends garbage is killed, and its workers die with it: its end does the rest. */
 static int read_zygote(mt_local *local, uint64_t *out_n) {
     mt_incoming incoming;
-    int status;
-    while ((status = mti_ring_get(local->zygote.up, &incoming)) == MT_OK) {
+    int status = MT_OK;
+    while (!local->zygote.broken && status == MT_OK) {
+        status = mti_ring_get(local->zygote.up, &incoming);
+        if (status == MT_E_NOMEM) status = MT_E_RECORD; /* it announces more bytes than there is memory */
+        if (status != MT_OK) break;
         ++*out_n;
-        status = mt_record_check(incoming.data, incoming.size, MT_ROLE_ZYGOTE);
-        if (status != MT_OK) break;
-        mt_rec rec;
-        memcpy(&rec, incoming.data, sizeof rec);
-        if (rec.kind != MT_KIND_EXITED) continue;
-        mt_lost how;
-        memcpy(&how, (const unsigned char *)incoming.data + sizeof rec, sizeof how);
-        status = on_exited(local, rec.n, &how);
-        if (status != MT_OK) break;
+        status = take_from_zygote(local, &incoming);
     }
     mt_ring_release(local->zygote.up);
+    if (status == MT_E_RECORD) {
+        local->zygote.broken = true;
+        if (local->zygote_pid > 0) (void)kill(local->zygote_pid, SIGKILL);
+        return MT_OK;
+    }
     return status == MT_E_AGAIN ? MT_OK : status;
 }
 
 /* The zygote has died unasked: the kernel has killed its workers with it. */
 static int replace_zygote(mt_local *local, int wait_status) {
     uint64_t n = 0;
-    int status = read_zygote(local, &n);
     local->zygote_pid = 0;
+    int status = read_zygote(local, &n);
     for (uint32_t i = 0; i < local->options.workers && status == MT_OK; i++) {
-        mt_lost how = {0, wait_status, MT_LOST_WORKER};
+        mt_lost how = {0, wait_status, local->zygote.broken ? MT_LOST_LINK : MT_LOST_WORKER};
         bool was_stopping = local->stopping;
         local->stopping = true; /* no SPAWN to the dead one */
         if (local->workers[i].running) status = on_exited(local, i, &how);

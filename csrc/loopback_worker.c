@@ -92,10 +92,10 @@ static int worker_take(mt_loop_worker *v, uint64_t *moved) {
     uint64_t size = incoming.size;
     status = mt_record_check(data, size, MT_ROLE_PARENT);
     const mt_rec_task *task = data;
-    if (status == MT_OK && task->rec.kind == MT_KIND_RESUME) mti_resume(v->memory.started);
+    if (status == MT_OK && task->rec.kind == MT_KIND_RESUME) status = mti_resume(v->memory.started);
     bool is_for_below = task->rec.kind == MT_KIND_RESULT || task->rec.kind == MT_KIND_SLOTS || task->rec.kind == MT_KIND_RECALLED;
     if (status == MT_OK && is_for_below) status = v->below == NULL ? MT_E_RECORD : mti_below_take(v->below, &incoming);
-    if (status == MT_OK && task->rec.kind == MT_KIND_TASK && mti_begin_job(v->memory.started, &v->started)) {
+    if (status == MT_OK && task->rec.kind == MT_KIND_TASK && mti_begin_job(v->memory.started, &v->started) == MT_OK) {
         uint64_t words[3], sum;
         const unsigned char *at = mti_below_edges(task, &sum);
         v->span.count = v->items = 0;
@@ -180,7 +180,8 @@ int mti_loop_worker_work(mt_loop_job *job, mt_loop_worker *v, uint64_t *moved) {
 /* Closed, it begins nothing more until the engine has answered. */
 static int close_or_open(mt_loop_worker *v) {
     v->is_closed = !v->is_closed;
-    if (v->is_closed) (void)mti_recall(v->memory.started);
+    uint64_t begun;
+    if (v->is_closed && mti_recall(v->memory.started, &begun) != MT_OK) return MT_E_RECORD;
     mt_rec rec = {sizeof rec, (uint64_t)(int64_t)INT32_MIN, MT_KIND_SLOTS, 0, v->is_closed ? 0 : 1};
     mt_part part = {&rec, sizeof rec};
     uint64_t progress = 0;
@@ -188,8 +189,7 @@ static int close_or_open(mt_loop_worker *v) {
     (void)mt_ring_publish(v->up);
     if (status == MT_E_AGAIN) { /* not now */
         v->is_closed = !v->is_closed;
-        if (!v->is_closed) mti_resume(v->memory.started);
-        return MT_OK;
+        return v->is_closed ? MT_OK : mti_resume(v->memory.started);
     }
     return status;
 }

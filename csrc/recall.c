@@ -37,7 +37,8 @@ static int put_back(mt_engine *e, mt_job *job) {
 
 int mti_engine_put_back_after(mt_engine *e, uint32_t lane_index, uint64_t started) {
     lane *l = &e->lanes[lane_index];
-    uint64_t begun = started > l->finished ? started - l->finished : 0;
+    /* Fewer than have been answered: the count was written over, and all may have begun. */
+    uint64_t begun = started >= l->finished ? started - l->finished : UINT64_MAX;
     int status = MT_OK;
     for (uint64_t n = mt_sched_booked(e->sched, lane_index); n > begun && status == MT_OK; n--) {
         status = put_back(e, job_at(e, l->last_job)); /* the oldest is put in front last */

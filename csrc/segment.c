@@ -42,15 +42,25 @@ void mti_segment_format_link(const mt_segment_link *link, uint64_t ring_bytes) {
 /* The lower bits count begun jobs, the upper ones recalls that the worker has not come to. */
 #define ONE_RECALL ((uint64_t)1 << 48)
 
-bool mti_begin_job(_Atomic uint64_t *started, uint64_t *begun) {
+/* Half of what fits, so that what two sides add at the same time does. */
+#define MOST_RECALLS (1u << 15)
+
+int mti_begin_job(_Atomic uint64_t *started, uint64_t *begun) {
     uint64_t expected = *begun;
-    if (!mt_cas_acq_rel(started, &expected, *begun + 1)) return false;
-    ++*begun;
-    return true;
+    if (expected == ONE_RECALL - 1) return MT_E_RANGE;
+    if (mt_cas_acq_rel(started, &expected, *begun + 1)) {
+        ++*begun;
+        return MT_OK;
+    }
+    return expected % ONE_RECALL == *begun && expected / ONE_RECALL <= MOST_RECALLS + 1 ? MT_E_AGAIN : MT_E_RECORD;
 }
 
-void mti_resume(_Atomic uint64_t *started) { (void)mt_sub_acq_rel(started, ONE_RECALL); }
+int mti_resume(_Atomic uint64_t *started) { return mt_sub_acq_rel(started, ONE_RECALL) < ONE_RECALL ? MT_E_RECORD : MT_OK; }
 
-uint64_t mti_recall(_Atomic uint64_t *started) { return mt_add_acq_rel(started, ONE_RECALL) % ONE_RECALL; }
+int mti_recall(_Atomic uint64_t *started, uint64_t *out_begun) {
+    if (mt_load_relaxed(started) / ONE_RECALL >= MOST_RECALLS) return MT_E_RANGE;
+    *out_begun = mt_add_acq_rel(started, ONE_RECALL) % ONE_RECALL;
+    return MT_OK;
+}
 
 uint64_t mti_begun(const _Atomic uint64_t *started) { return mt_load_acquire(started) % ONE_RECALL; }

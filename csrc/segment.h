@@ -41,13 +41,14 @@ mt_segment_link mti_segment_link_at(void *base, uint32_t index, uint64_t ring_by
 /* Makes a link's rings empty and its count 0. Nobody else may be using it. */
 void mti_segment_format_link(const mt_segment_link *link, uint64_t ring_bytes);
 
-/* Worker: its job number `*begun` is about to begin. False: it was recalled, forget it. */
-bool mti_begin_job(_Atomic uint64_t *started, uint64_t *begun);
-/* Worker: it has come to the RESUME that follows a recall. */
-void mti_resume(_Atomic uint64_t *started);
-/* Engine: what has not begun now will not begin. How many jobs have. A RESUME must follow what was sent. */
-uint64_t mti_recall(_Atomic uint64_t *started);
-/* Engine, once the worker is gone. */
+/* Worker: its job number `*begun` is about to begin. MT_E_AGAIN: it was recalled, forget it. MT_E_RECORD: somebody else has written there. MT_E_RANGE: it
+ * was the last one (2^48: 30 years at 300,000 a second). */
+MT_MUST_CHECK int mti_begin_job(_Atomic uint64_t *started, uint64_t *begun);
+/* Worker: it has come to the RESUME that follows a recall. MT_E_RECORD: there was none, so somebody else has written there. */
+MT_MUST_CHECK int mti_resume(_Atomic uint64_t *started);
+/* What has not begun now will not begin. How many jobs have. A RESUME must follow what was sent. MT_E_RANGE: 2^15 recalls are open, nothing is done. */
+MT_MUST_CHECK int mti_recall(_Atomic uint64_t *started, uint64_t *out_begun);
+/* Engine, once the worker is gone; whatever has been written there. */
 uint64_t mti_begun(const _Atomic uint64_t *started);
 
 #endif

@@ -63,7 +63,10 @@ static int add_part(mt_engine *e, span_part *p, uint64_t fn) {
     return status == MT_OK ? push_part(e, p) : status;
 }
 
+/* Once: nothing of it gets ready afterwards, and there may be very many parts. */
 static void drop_ready_parts(mt_engine *e, span *s) {
+    if (s->is_cleared) return;
+    s->is_cleared = true;
     for (span_part *p = s->parts, *next; p != NULL; p = next) {
         next = p->next;
         if (p->job.cost_ns == 0) free_part(e, p);
@@ -279,7 +282,10 @@ int mti_engine_cut_part(mt_engine *e, span_part *rest, uint64_t items, span_part
 
 int mti_engine_put_back_part(mt_engine *e, span_part *p) {
     span *s = p->of;
-    if (s->failed || !is_wanted(s)) return go_on(e, s);
+    if (s->failed || !is_wanted(s)) {
+        free_part(e, p); /* its job is on no lane any more */
+        return go_on(e, s);
+    }
     if (is_task(s) && is_undivided(&p->job)) mt_graph_unassign(e->graph, task_of(s->whole));
     return push_part(e, p);
 }

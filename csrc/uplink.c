@@ -148,7 +148,7 @@ static int read_down(mt_uplink *u, mt_engine *engine, uint64_t *out_n) {
         if (is_for_engine(rec.kind)) {
             status = mt_engine_from_parent(engine, &incoming);
         } else if (rec.kind == MT_KIND_RESUME) {
-            mti_resume(u->worker->link.started);
+            status = mti_resume(u->worker->link.started);
         } else if (rec.kind != MT_KIND_TASK) { /* tasks were sent before the rank knew: it has them back */
             status = put_note(u, &u->for_worker, &incoming);
         }
@@ -160,11 +160,13 @@ static int read_down(mt_uplink *u, mt_engine *engine, uint64_t *out_n) {
 
 int mti_uplink_step(mt_uplink *u, mt_engine *engine, bool submits, uint64_t *out_n) {
     (void)pthread_mutex_lock(&u->desk);
+    int status = MT_OK;
     if (submits && u->in_task && !u->engine_reads && u->said_slots == 1) {
+        uint64_t begun;
         u->engine_reads = true;
-        (void)mti_recall(u->worker->link.started);
+        status = mti_recall(u->worker->link.started, &begun);
     }
-    int status = take_notes(u, engine, out_n);
+    if (status == MT_OK) status = take_notes(u, engine, out_n);
     if (status == MT_OK && u->engine_reads) status = read_down(u, engine, out_n);
     uint32_t slots = u->engine_reads ? 0 : 1;
     (void)pthread_mutex_unlock(&u->desk);

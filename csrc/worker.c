@@ -176,8 +176,9 @@ int mt_worker_unblock(mt_worker *w, const mt_pause *pause) {
     mt_worker_go_on(w, pause);
     w->floor = pause->floor;
     w->slots--;
-    (void)mti_recall(w->link.started);
-    return send_head(w, MT_KIND_SLOTS, 0, (uint64_t)(int64_t)w->floor, w->slots);
+    uint64_t begun;
+    int status = mti_recall(w->link.started, &begun);
+    return status != MT_OK ? status : send_head(w, MT_KIND_SLOTS, 0, (uint64_t)(int64_t)w->floor, w->slots);
 }
 
 void mt_worker_poke(mt_worker *w) {
@@ -230,10 +231,11 @@ static void locate(mt_worker *w, const unsigned char *data) {
     w->call = (mt_call){task.rec.id, task.fn, data + args_at, task.rec.size - args_at, task.rec.flags, task.rec.n, task.priority, false};
 }
 
-/* The record is the worker's until the next one: in the ring it is so only until somebody reads on. */
+/* The record is the worker's until the next one: in the ring it is so only until somebody reads on, and others can write there. */
 static int own(mt_worker *w, const mt_incoming *incoming, const unsigned char **out) {
     if (incoming->blob != NULL) {
         w->record = mt_blob_ref(incoming->blob);
+        *out = incoming->data;
         return MT_OK;
     }
     int status = mti_grow(mt_alloc_default(), (void **)&w->kept, 0, &w->kept_capacity, incoming->size, 1);
@@ -243,30 +245,43 @@ static int own(mt_worker *w, const mt_incoming *incoming, const unsigned char **
     return MT_OK;
 }
 
+/* `rec`: its header, which has been checked. */
+static int take_task(mt_worker *w, const mt_rec *rec, const mt_incoming *incoming, mt_call *out) {
+    mt_rec_task task;
+    uint64_t args_size = rec->size - sizeof task;
+    bool is_plain = rec->flags == MT_CODEC_MARSHAL && rec->n == 0 && args_size <= MT_WINDOW_BYTES;
+    if (is_plain) {
+        memcpy(&task, incoming->data, sizeof task);
+        memcpy(w->window, (const unsigned char *)incoming->data + sizeof task, args_size);
+        w->call = (mt_call){rec->id, task.fn, w->window, args_size, MT_CODEC_MARSHAL, 0, task.priority, false};
+    } else {
+        const unsigned char *data;
+        int status = own(w, incoming, &data);
+        if (status != MT_OK) return status;
+        if (memcmp(data, rec, sizeof *rec) != 0 || mti_task_check(data) != MT_OK) return MT_E_RECORD;
+        locate(w, data);
+        is_plain = fill_window(w);
+    }
+    set_within(w, mt_priority_within(w->call.priority), 1);
+    *out = w->call;
+    out->is_plain = is_plain;
+    w->begun_ns = now_ns();
+    return MT_KIND_TASK;
+}
+
 /* A record has come: what the caller gets of it, or MT_E_AGAIN when it was for the object table. */
 int mti_worker_take(mt_worker *w, const mt_incoming *incoming, mt_call *out) {
     const unsigned char *data = incoming->data;
     uint64_t size = incoming->size;
-    int status = mt_record_check(data, size, MT_ROLE_PARENT);
-    if (status != MT_OK) return status;
     mt_rec rec;
+    if (size < sizeof rec) return MT_E_RECORD;
     memcpy(&rec, data, sizeof rec);
+    int status = mti_head_check(&rec, size, MT_ROLE_PARENT);
+    if (status != MT_OK) return status;
     switch (rec.kind) {
-        case MT_KIND_TASK: {
-            if (!mti_begin_job(w->link.started, &w->started)) return MT_E_AGAIN;
-            locate(w, data);
-            bool is_plain = fill_window(w);
-            if (!is_plain || (rec.n > 0 && rec.flags != MT_CODEC_FLAT)) { /* a function that is decoded may ask for values that it captured */
-                status = own(w, incoming, &data);
-                if (status != MT_OK) return status;
-                locate(w, data);
-            }
-            set_within(w, mt_priority_within(w->call.priority), 1);
-            *out = w->call;
-            out->is_plain = is_plain;
-            w->begun_ns = now_ns();
-            return MT_KIND_TASK;
-        }
+        case MT_KIND_TASK:
+            status = mti_begin_job(w->link.started, &w->started);
+            return status == MT_OK ? take_task(w, &rec, incoming, out) : status;
         case MT_KIND_OBJECT: {
             mt_part bytes = {data + sizeof rec, size - sizeof rec};
             status = incoming->blob != NULL
@@ -274,7 +289,7 @@ int mti_worker_take(mt_worker *w, const mt_incoming *incoming, mt_call *out) {
                          : mt_objects_add(w->objects, rec.id, &bytes, rec.flags);
             return status == MT_OK ? MT_E_AGAIN : status;
         }
-        case MT_KIND_RESUME: mti_resume(w->link.started); return MT_E_AGAIN;
+        case MT_KIND_RESUME: status = mti_resume(w->link.started); return status == MT_OK ? MT_E_AGAIN : status;
         case MT_KIND_DROP: {
             uint32_t none;
             if (mt_objects_unref(w->objects, rec.id, NULL, &none) < 0) return MT_E_RECORD;

@@ -109,6 +109,8 @@ def allowed(record: Record, sender: int) -> bool:
         return count > 0 and first + count < 2**64
     if record.kind == lib.MT_KIND_OBJECT and record.flags & lib.MT_CODEC_MAPPED:
         return len(raw) == HEAD + WHERE
+    if record.kind in (lib.MT_KIND_HELLO, lib.MT_KIND_SLOTS, lib.MT_KIND_IDLE):
+        return record.n <= lib.MT_MAX_SLOTS
     return True
 
 
