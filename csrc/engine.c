@@ -1,7 +1,9 @@
 #include "engine.h"
 
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "atomic.h"
@@ -250,10 +252,16 @@ void mt_engine_abandon(mt_engine *e) {
 
 /* ---- up: results ---- */
 
+bool mti_engine_is_loss(const ending *how) {
+    mt_lost lost = {.wait_status = 0};
+    if (how->head.rec.flags == MT_CODEC_LOST && how->bytes.size >= sizeof lost) memcpy(&lost, how->bytes.data, sizeof lost);
+    return how->head.rec.n == MT_OUTCOME_LOST && !(WIFSIGNALED(lost.wait_status) && WTERMSIG(lost.wait_status) == SIGXCPU);
+}
+
 static int end_task(mt_engine *e, mt_task *task, const ending *how) {
     uint32_t outcome = how->head.rec.n;
     bool failed = outcome == MT_OUTCOME_ERROR || outcome == MT_OUTCOME_LOST;
-    uint8_t *budget = outcome == MT_OUTCOME_LOST && task->losses_left > 0 ? &task->losses_left : &task->retries_left;
+    uint8_t *budget = mti_engine_is_loss(how) && task->losses_left > 0 ? &task->losses_left : &task->retries_left;
     if (failed && *budget > 0) {
         --*budget;
         mt_graph_return(e->graph, task);

@@ -170,6 +170,8 @@ void mti_engine_lane_changed(mt_engine *engine, lane *l);
 mt_assignment mti_engine_booking_of(const mt_job *job);
 /* The job has left its lane, which was told about before; it is gone afterwards. */
 MT_MUST_CHECK int mti_engine_end_job(mt_engine *engine, mt_job *job, const ending *how);
+/* Whether a job is lost to what may go better the next time; a worker that has ended by SIGXCPU has come to a limit of time (process.h): so it would again. */
+bool mti_engine_is_loss(const ending *how);
 /* The class of jobs of a function; MT_E_STALE: it is unknown. */
 MT_MUST_CHECK int mti_engine_class_of(mt_engine *engine, uint64_t fn, uint32_t *out_class);
 /* A new job is ready. */

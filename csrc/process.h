@@ -14,7 +14,7 @@
  * `fds`: its standard input, output and error; negative: as ours. The kernel kills it when the calling thread ends. */
 MT_EXPORT MT_MUST_CHECK int mt_spawn(char *const *argv, char *const *envp, const int32_t *fds, int32_t *out_pid);
 
-/* Ends this process by SIGXCPU after `ns` nanoseconds, whatever it does then. */
+/* Ends this process by SIGXCPU after `ns` nanoseconds, whatever it does then. Engines do not count that as a loss to be tried again. */
 MT_EXPORT MT_MUST_CHECK int mt_deadline_set(uint64_t ns, uint64_t *out_timer);
 MT_EXPORT void mt_deadline_cancel(uint64_t timer);
 

@@ -338,7 +338,7 @@ int mti_engine_end_part(mt_engine *e, span_part *p, const ending *how) {
     span *s = p->of;
     uint32_t outcome = how->head.rec.n;
     int status = MT_OK;
-    if (outcome == MT_OUTCOME_LOST && how->is_ours && p->losses_left > 0 && !s->failed && is_wanted(s)) {
+    if (mti_engine_is_loss(how) && how->is_ours && p->losses_left > 0 && !s->failed && is_wanted(s)) {
         p->losses_left--;
         status = mt_table_add(e->jobs, &p->job, &p->job.id);
         return status == MT_OK ? push_part(e, p) : status;

@@ -17,17 +17,20 @@ from typing import Any
 from mpitask.config import Config
 from mpitask.driver import make_driver
 from mpitask.engine import Engine
+from mpitask.errors import AppTimeout
 from mpitask.native import check, lib
 from mpitask.worker.runner import ProcessWorker, Runner
 
 _PATIENCE_NS = 20_000_000  # tasks wait, none ends, and the thread of the task that submitted them sleeps
 _IDLE_NS = 5_000_000  # the second thread gives up
+_CANCELLED_WITHIN_NS = 20_000_000
 
 
 class NestedEngine(Engine):
     """The engine of one worker process, for all tasks that it runs. As `Engine`, but it ends with its process only.
 
-    A task is over when its sub-tasks are: they are waited for before its result is sent, and cancelled if it fails.
+    A task is over when its sub-tasks are: they are waited for before its result is sent. If it fails they are
+    cancelled, and those that run already are waited for, unless the walltime of the task is over.
     """
 
     def __init__(self, worker: ProcessWorker) -> None:
@@ -48,6 +51,7 @@ class NestedEngine(Engine):
         self._helper.greet(0)
         self._runners[threading.get_ident()] = self._helper
         self._worker.task_ended = self._task_ended
+        self._worker.settle = self._settle
         spare = threading.Thread(
             target=_stand_in,
             args=(weakref.ref(self), self._driver, self._spare, threading.get_native_id()),
@@ -67,11 +71,20 @@ class NestedEngine(Engine):
         """Workers that may run sub-tasks, this one included."""
         return 1 + self.stats()["slots"]
 
-    def _task_ended(self, failed: bool) -> None:
-        if lib.mt_driver_wait_all(self._driver, 0) != lib.MT_OK:
-            if failed:
-                self.cancel_all()
+    def _settle(self) -> None:
+        if not self._helper.is_waited_for and lib.mt_driver_wait_all(self._driver, 0) != lib.MT_OK:
             self.wait()
+
+    def _task_ended(self, error: BaseException | None) -> None:
+        if lib.mt_driver_wait_all(self._driver, 0) != lib.MT_OK:
+            if error is not None:
+                self.cancel_all()
+            if not isinstance(error, AppTimeout):
+                self.wait()
+            elif lib.mt_driver_wait_all(self._driver, _CANCELLED_WITHIN_NS) != lib.MT_OK:
+                # What runs elsewhere, and for how long, is not for this task to wait for: its time is over. The engine
+                # that its results would come to ends with the process; another one takes its place.
+                self._worker.end_soon()
         self._helper.stop_helping()
 
     def close(self, *, drop: bool = False) -> bool:
@@ -86,7 +99,7 @@ class NestedEngine(Engine):
 def _stand_in(ref: weakref.ref[NestedEngine], driver: Any, runner: Runner, first_thread: int) -> None:
     """The second thread."""
 
-    def look(_: bool) -> None:
+    def look(_: BaseException | None) -> None:
         if lib.mt_driver_is_helped(driver):
             runner.poke()  # the first thread does it
 

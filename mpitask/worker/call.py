@@ -32,6 +32,7 @@ from mpitask.errors import (
 )
 from mpitask.files import File
 from mpitask.native import check, ffi, lib
+from mpitask.worker.runner import ProcessWorker
 
 STREAMS = ("stdout", "stderr")
 SHELL = b"/bin/bash"
@@ -97,26 +98,39 @@ def call_within(walltime_s: float | None, name: str, fn: Callable[[], Any]) -> A
     if threading.current_thread() is not threading.main_thread():
         return _call_within_thread(walltime_s, text, fn)
     over = False
+    began_s = time.monotonic()
+    before = signal.getsignal(signal.SIGALRM)
 
-    def expired(*_: object) -> None:
-        if not over:
+    def expired(*of_signal: Any) -> None:
+        if time.monotonic() - began_s < walltime_s and callable(before):
+            before(*of_signal)  # of a task that waits in this thread while this one runs
+        elif not over:
             raise AppTimeout(text)
 
     timer = ffi.new("uint64_t *")
     deadline_s = min(walltime_s + _KILL_GRACE_S, _LONGEST_S)
     check(lib.mt_deadline_set(int(deadline_s * 1e9), timer), "setting a walltime")
-    before = signal.signal(signal.SIGALRM, expired)
+    outer_s = signal.getitimer(signal.ITIMER_REAL)[0]
+    signal.signal(signal.SIGALRM, expired)
     try:
         # It rings once: an exception that comes on the way out leaves nothing behind that could ring in the next task.
-        signal.setitimer(signal.ITIMER_REAL, min(max(walltime_s, 1e-6), _LONGEST_S))
+        limit_s = min(max(walltime_s, 1e-6), _LONGEST_S)
+        signal.setitimer(signal.ITIMER_REAL, limit_s if outer_s == 0 else min(limit_s, outer_s))
         try:
-            return fn()
+            value = fn()
+            settle = ProcessWorker.current.settle if ProcessWorker.current is not None else None
+            if settle is not None:
+                settle()
+            return value
         finally:
             over = True
     finally:
         lib.mt_deadline_cancel(timer[0])
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        left_s = outer_s - (time.monotonic() - began_s)
+        if left_s > 0:
+            signal.setitimer(signal.ITIMER_REAL, left_s)
 
 
 def _call_within_thread(walltime_s: float, text: str, fn: Callable[[], Any]) -> Any:

@@ -71,8 +71,8 @@ class Runner:
             above: the runner of the same thread whose task waits here first.
         """
         self.worker = worker
-        self.task_ended: Callable[[bool], None] | None = None
-        """Called after each task, before its result is sent, with whether it failed."""
+        self.task_ended: Callable[[BaseException | None], None] | None = None
+        """Called after each task, before its result is sent, with why it failed."""
         self._is_strict = is_strict
         self._depth = 0
         self._above = above
@@ -137,6 +137,15 @@ class Runner:
         if pause is not None:
             check(lib.mt_worker_unblock(self.worker, pause), "ending to wait for sub-tasks")
 
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether a task waits in this thread while others run."""
+        return self._depth > 0
+
+    def end_soon(self) -> None:
+        """Within a task: it is the last one."""
+        self._is_told_to_stop = True
+
     def poke(self) -> None:
         """Any thread: what `help` waits for may have happened."""
         lib.mt_worker_poke(self.worker)
@@ -158,7 +167,7 @@ class Runner:
                     if self._pause is not None:
                         self.stop_helping()
                     if self.task_ended is not None:
-                        self.task_ended(False)
+                        self.task_ended(None)
                     if type(value) in scalars:
                         data = dumps(value, 2)
                         status = answer(worker, _OK, _MARSHAL, data, len(data))
@@ -168,7 +177,7 @@ class Runner:
                 except BaseException as error:  # noqa: BLE001 - whatever a task raises is its result
                     self.stop_helping()
                     if self.task_ended is not None:
-                        self.task_ended(True)
+                        self.task_ended(error)
                     if isinstance(error, ModuleNotFoundError):
                         error.add_note(_MODULES)
                     data = codec.encode_exception(error)
@@ -288,6 +297,8 @@ class ProcessWorker(Runner):
         """`options`: what an engine made here must know of the job."""
         super().__init__(worker)
         self.options = options
+        self.settle: Callable[[], None] | None = None
+        """Waits for the sub-tasks of the task that runs, which is over only then."""
         self._home = (os.getpid(), threading.get_ident())
         ProcessWorker.current = self
 
