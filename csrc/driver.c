@@ -43,6 +43,7 @@ mt_driver *mt_driver_new(const mt_driver_options *options) {
     if (d == NULL) return NULL;
     d->alloc = alloc;
     d->options = *options;
+    mt_store_relaxed(&d->losses, options->losses);
     strncpy(d->host, options->host, sizeof d->host - 1);
     (void)pthread_mutex_init(&d->notified_lock, NULL);
     if (options->above != NULL) d->uplink = mti_uplink_new(alloc, options->above);
@@ -139,6 +140,7 @@ int mt_driver_share_bell(mt_driver *d, uint32_t rank, const char *path) {
 
 uint64_t mt_driver_stop_limit(const mt_driver *d) { return d->options.stop_limit_ns; }
 void mt_driver_set_stop_limit(mt_driver *d, uint64_t limit_ns) { d->options.stop_limit_ns = limit_ns; }
+void mt_driver_set_losses(mt_driver *d, uint32_t losses) { mt_store_relaxed(&d->losses, losses); }
 
 mt_worker *mt_driver_inline_worker(mt_driver *d, uint32_t i) {
     uint32_t index = mti_local_inline_index(d->local) + i;

@@ -66,6 +66,8 @@ MT_EXPORT MT_MUST_CHECK int mt_driver_share_bell(mt_driver *driver, uint32_t pee
 /* The limit of the options, or another one, set before start. */
 MT_EXPORT uint64_t mt_driver_stop_limit(const mt_driver *driver);
 MT_EXPORT void mt_driver_set_stop_limit(mt_driver *driver, uint64_t limit_ns);
+/* Another number of `losses` for the tasks that are submitted from now on. Any thread. */
+MT_EXPORT void mt_driver_set_losses(mt_driver *driver, uint32_t losses);
 /* The lower end of inline worker `i`'s link, for one thread of this process; close it before the driver is destroyed. NULL: no memory. */
 MT_EXPORT mt_worker *mt_driver_inline_worker(mt_driver *driver, uint32_t i);
 /* Starts the engine thread; workers come up by themselves. MT_E_SYS, MT_E_NOMEM. */

@@ -96,6 +96,7 @@ struct mt_driver {
     _Atomic uint32_t n_helping; /* of them, those that run tasks meanwhile */
     _Atomic uint64_t n_submitted;
     _Atomic uint64_t next_number;
+    _Atomic uint32_t losses; /* as in the options, or set since */
     mt_ids ids; /* of objects */
     pthread_mutex_t notified_lock;
     mt_task *notified_first, *notified_last; /* a reference each */

@@ -94,7 +94,7 @@ static int32_t within(int32_t base, int32_t priority) {
 
 static uint64_t submit(mt_driver *d, mt_task_spec *spec) {
     spec->number = mt_add_relaxed(&d->next_number, 1);
-    spec->losses = d->options.losses;
+    spec->losses = mt_load_relaxed(&d->losses);
     if (d->uplink != NULL) {
         mt_scope *scope = mti_uplink_scope(d->uplink);
         spec->priority = within(mt_load_relaxed(&scope->priority), spec->priority);

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from mpitask import surroundings
 from mpitask.config import Config
 from mpitask.driver import Network, make_driver, stats_of
 from mpitask.engine import Engine
@@ -52,6 +53,7 @@ def serve(
     driver = made.pointer
     network.connect(driver)
     if inline:
+        surroundings.follow()
         Engine(config, workers=0, inline_workers=1, made=made).serve_inline()
     else:
         check(lib.mt_driver_start(driver), "starting the engine thread")

@@ -1,17 +1,31 @@
 """The options of an engine, checked once, when they are given."""
 
+# ruff: noqa: RUF009 - _option() is a field
+
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mpitask.errors import ConfigurationError
+from mpitask.errors import ConfigurationError, check_names
 
 MAX_WORKERS = 4096
+
+
+def _option(default: Any, form: str | tuple[str, ...], text: str, *, is_late: bool = True) -> Any:
+    """A field of `Config`. This is the one place that says what an option is; the command line is made from it.
+
+    Args:
+        default: its default.
+        form: how it is written on the command line: number, switch, text, texts, object or objects (MODULE:NAME), or
+            the words to choose from.
+        text: what `--help` says.
+        is_late: an engine that runs already can take it over.
+    """
+    return dataclasses.field(default=default, metadata={"form": form, "text": text, "is_late": is_late})
 
 
 @dataclass(frozen=True)
@@ -48,30 +62,41 @@ class Config:
 
     def __new__(cls, *_: Any, **options: Any) -> Config:
         """Made before the generated `__init__` could complain about a name without saying which it might have been."""
-        names = [field.name for field in dataclasses.fields(cls)]
-        for name in options:
-            if name not in names:
-                near = difflib.get_close_matches(name, names, 1)
-                hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(names)}"
-                raise ConfigurationError(f"there is no option {name!r}; {hint}")
+        check_names("option", options, [field.name for field in dataclasses.fields(cls)])
         return super().__new__(cls)
 
-    workers: int | Literal["auto"] = "auto"
-    inline: bool = False
-    progress: Literal["adaptive", "spin"] = "adaptive"
-    retries: int = 0
-    loss_retries: int = 0
-    exit_mode: Literal["wait", "cleanup", "skip"] = "wait"
-    ring_bytes: int = 1 << 18
-    run_dir: str | os.PathLike[str] = "runinfo"
-    retry_handler: Callable[[BaseException, Any], float] | None = None
-    std_autopath: Callable[[Any, str], Any] | None = None
-    app_cache: bool = True
-    memoizer: Any = None
-    checkpoint_mode: Literal["task_exit", "periodic", "dfk_exit", "manual"] | None = None
-    checkpoint_files: Sequence[str] | None = None
-    checkpoint_period: str | None = None
-    hooks: Sequence[Callable[[Any, str, str], None]] = ()
+    workers: int | Literal["auto"] = _option(
+        "auto", "number", "worker processes of each rank, or auto: one for each core (default)", is_late=False
+    )
+    inline: bool = _option(False, "switch", "the ranks run tasks themselves, without worker processes", is_late=False)
+    progress: Literal["adaptive", "spin"] = _option(
+        "adaptive", ("adaptive", "spin"), "how idle ranks wait: sleeping (default), or busy", is_late=False
+    )
+    retries: int = _option(0, "number", "how often a task that failed is tried again")
+    loss_retries: int = _option(0, "number", "further attempts after the loss of a worker or rank")
+    exit_mode: Literal["wait", "cleanup", "skip"] = _option(
+        "wait", ("wait", "cleanup", "skip"), "what the normal end of a `with load():` block does"
+    )
+    ring_bytes: int = _option(
+        1 << 18, "number", "size of each shared-memory ring of a worker; a power of two", is_late=False
+    )
+    run_dir: str | os.PathLike[str] = _option("runinfo", "text", "parent of the runs' directories (default runinfo)")
+    retry_handler: Callable[[BaseException, Any], float] | None = _option(
+        None, "object", "a function MODULE:NAME that says what a failed attempt costs"
+    )
+    std_autopath: Callable[[Any, str], Any] | None = _option(
+        None, "object", "a function MODULE:NAME that gives paths for AUTO_LOGNAME"
+    )
+    app_cache: bool = _option(True, "switch", "remember results of apps with cache=True (default)")
+    memoizer: Any = _option(None, "object", "a memoizer MODULE:NAME, or what makes it")
+    checkpoint_mode: Literal["task_exit", "periodic", "dfk_exit", "manual"] | None = _option(
+        None, ("task_exit", "periodic", "dfk_exit", "manual"), "when results of memoised apps are written"
+    )
+    checkpoint_files: Sequence[str] | None = _option(None, "texts", "a checkpoint to begin with; may be repeated")
+    checkpoint_period: str | None = _option(None, "text", "HH:MM:SS between two periodic checkpoints")
+    hooks: Sequence[Callable[[Any, str, str], None]] = _option(
+        (), "objects", "a function MODULE:NAME to be told of every task; may be repeated"
+    )
 
     def __post_init__(self) -> None:  # noqa: PLR0912 - one for each option
         if self.workers != "auto" and (
@@ -115,3 +140,23 @@ def make_config(config: Config | None, options: dict[str, Any]) -> Config:
     if not isinstance(base, Config):
         raise ConfigurationError(f"load() takes a Config or keyword options, not a {type(base).__name__}")
     return dataclasses.replace(base, **options)
+
+
+def asked_for(config: Config | None, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What a call of `load` asks for, without the defaults."""
+    asked = {}
+    for field in dataclasses.fields(Config):
+        value = options.get(field.name, field.default if config is None else getattr(config, field.name))
+        if field.name in options or value is not field.default:
+            asked[field.name] = value
+    return asked
+
+
+def is_late(name: str) -> bool:
+    """Whether an engine that runs already can take over an option."""
+    return next(bool(field.metadata["is_late"]) for field in dataclasses.fields(Config) if field.name == name)
+
+
+def flag_of(name: str) -> str:
+    """The option's name on the command line."""
+    return "--" + name.replace("_", "-")

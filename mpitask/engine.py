@@ -13,10 +13,10 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
-from mpitask import running
-from mpitask.config import Config, make_config
+from mpitask import running, surroundings
+from mpitask.config import Config, asked_for, flag_of, is_late, make_config
 from mpitask.driver import Driver, Network, make_driver, stats_of
 from mpitask.environment import usable_cores
 from mpitask.errors import ConfigurationError, EngineClosedError
@@ -30,6 +30,13 @@ _log = logging.getLogger("mpitask")
 _NOTIFIED_AT_A_TIME = 256
 _CLOSE_SLACK_S = 0.5  # beyond the engine thread's own limit
 _LOOK_NS = 5_000_000  # how often a task that waits for all others looks
+
+
+class Bound(Protocol):
+    """Something that keeps numbers of functions, and options, of an engine."""
+
+    def forget_engine(self) -> None:
+        """They are not right any more."""
 
 
 class Engine(Submission):
@@ -54,6 +61,11 @@ class Engine(Submission):
         super().__init__(config, self._made.pointer)
         if network is not None:
             network.connect(self._driver)
+        self._is_alone = network is None and workers == 0 and made is None  # tasks run in this very process
+        self._began_with = surroundings.Start.now()
+        self._changes: bytes | None = None  # of the script's surroundings since; None: not looked at
+        self._given = config  # before a block of load() had wishes of its own
+        self._bound: weakref.WeakSet[Bound] = weakref.WeakSet()
         self._pid = os.getpid()
         self._watched: dict[int, Future[Any]] = {}
         self._notifier: threading.Thread | None = None
@@ -66,7 +78,7 @@ class Engine(Submission):
         self.extension_lock = threading.Lock()
         self._closers: list[Callable[[], None]] = []
         self.is_job = False  # made by `python -m mpitask`, which also ends it
-        self.adoptions = 0  # blocks of load() that use a job's engine
+        self.loads = 0  # calls of load() whose blocks have not ended
         weakref.finalize(self, self._made.destroy).atexit = False  # at exit it is closed first; then the kernel
 
     def start(self) -> Engine:
@@ -102,6 +114,88 @@ class Engine(Submission):
     def max_workers(self) -> int:
         """Workers that run tasks: those that are up, or at least those that were asked for here."""
         return max(1, self._workers, self.stats()["slots"])
+
+    # -- what the script wants --
+
+    def bind(self, app: Bound) -> None:
+        """Something keeps what it knows of this engine, until it is told to forget it."""
+        self._bound.add(app)
+
+    def _with_surroundings(self, fn: Callable[..., Any]) -> Any:
+        if self._is_alone:
+            return fn
+        here = surroundings.current()
+        if here is not None:  # functions of tasks have what the task has
+            changes = here.changes
+        else:
+            if self._changes is None:
+                self._changes = self._look_around()
+            changes = self._changes
+        return surroundings.Carried(changes, fn) if changes else fn
+
+    def _look_around(self) -> bytes:
+        names = ("retries", "loss_retries")
+        options = {name: getattr(self.config, name) for name in names}
+        changed = options != {name: getattr(self._given, name) for name in names}
+        return surroundings.changes_since(self._began_with, options if changed else {})
+
+    def take_over(self, asked: dict[str, Any]) -> None:
+        """A call of load() gets this engine, which runs already.
+
+        Raises:
+            ConfigurationError: the engine is not a job's, or another block has it, and it has other options.
+        """
+        late = {name: value for name, value in asked.items() if is_late(name)}
+        if self.loads > 0 or not self.is_job:
+            other = [name for name, value in asked.items() if not self._has(name, value)]
+            if other:
+                raise ConfigurationError(
+                    f"an engine is loaded already, with other options ({', '.join(self._as_it_is(n) for n in other)}): "
+                    "use it through mpitask.current(), or close it first with mpitask.current().close()"
+                )
+        else:
+            for name in asked.keys() - late.keys():
+                if not self._has(name, asked[name]):
+                    _log.warning(
+                        "load(%s=%r) has no effect here: the job runs already, with %s; give %s to `python -m mpitask`",
+                        *(name, asked[name], self._as_it_is(name), flag_of(name)),
+                    )
+            self._reconfigure(make_config(self._given, late))
+        self.loads += 1
+
+    def _has(self, name: str, value: Any) -> bool:
+        if name == "workers":
+            return value in ("auto", self.config.workers, self._workers)
+        has = getattr(self.config, name)
+        try:
+            return has is value or bool(has == value)
+        except Exception:  # noqa: BLE001 - of an object of the user's
+            return False
+
+    def _as_it_is(self, name: str) -> str:
+        has = getattr(self.config, name)
+        return f"{name}={self._workers or has!r}" if name == "workers" and has == "auto" else f"{name}={has!r}"
+
+    def _reconfigure(self, config: Config) -> None:
+        """Goes on with other options. What looks after calls is made anew, and functions are sent anew, if need be."""
+        if config != self.config:
+            self.config = config
+            lib.mt_driver_set_losses(self._driver, config.loss_retries)
+            self.extension = None
+        elif self._changes is None or self._look_around() == self._changes:
+            return
+        self._changes = None
+        with self._lock:
+            self._functions.clear()
+        for app in list(self._bound):
+            app.forget_engine()
+
+    def _end_block(self) -> None:
+        """The last block of load() has ended in order: what it wanted ends with it, as a program's own engine would."""
+        closers, self._closers = self._closers, []
+        self._call_closers(closers)
+        self._reconfigure(self._given)
+        self.extension = None
 
     # -- waiting --
 
@@ -217,11 +311,7 @@ class Engine(Submission):
             self.wait()
         with self._lock:
             first, self._closed = not self._closed, True
-        for fn in self._closers if first else ():
-            try:
-                fn()
-            except Exception:  # noqa: BLE001 - whatever fails there, the processes must end
-                _log.exception("%r failed while the engine was closed", fn)
+        self._call_closers(self._closers if first else ())
         if first and self._started:
             lib.mt_driver_stop(self._driver, lib.MT_STOP_NOW if drop else lib.MT_STOP_DRAIN)
         deadline = time.monotonic() + lib.mt_driver_stop_limit(self._driver) / 1e9 + _CLOSE_SLACK_S
@@ -238,6 +328,14 @@ class Engine(Submission):
         running.ended(self)
         return bool(lib.mt_driver_is_clean(self._driver))
 
+    @staticmethod
+    def _call_closers(closers: Sequence[Callable[[], None]]) -> None:
+        for fn in closers:
+            try:
+                fn()
+            except Exception:  # noqa: BLE001 - whatever fails there, the processes must end
+                _log.exception("%r failed while the engine was closed", fn)
+
     def __enter__(self) -> Engine:
         return self
 
@@ -245,12 +343,16 @@ class Engine(Submission):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         mode = self.config.exit_mode
-        if self.is_job:
-            self.adoptions -= 1
-            if kind is None and mode == "wait":
-                self.wait()
-            return
+        self.loads -= 1
         if mode == "skip":
+            return
+        if self.is_job or self.loads > 0:
+            if kind is None and mode == "cleanup":
+                self.cancel_all()
+            if kind is None:
+                self.wait()
+                if self.loads == 0:
+                    self._end_block()
             return
         try:
             self.close(drop=kind is not None or mode == "cleanup")
@@ -294,30 +396,26 @@ def start_here(config: Config) -> Engine:
 
 
 def load(config: Config | None = None, **options: Any) -> Engine:
-    """Starts an engine on this machine and makes it the current one; or, when one is running, adopts it.
+    """Starts an engine on this machine and makes it the current one; or, when one is running, gives that.
 
-    Under `python -m mpitask` the engine of the job is running already: its options come from the command line.
+    Under `python -m mpitask` the engine of the job is running already. It takes over the options for the length of the
+    block; those that say how ranks and workers are started come from the command line, and a warning names them.
+    An engine that another call of `load` has made is given if it has the options that are asked for.
 
     Args:
         config: the options; the default is `Config()`.
         **options: options that replace those of `config`.
 
     Raises:
-        ConfigurationError: an option is wrong.
+        ConfigurationError: an option is wrong, or an engine is loaded already and has other options.
     """
-    asked_for_options = config is not None or bool(options)
-    config = make_config(config, options)
+    wanted = make_config(config, options)
+    asked = asked_for(config, options)
     engine = running.find()
     if engine is not None:
-        if not engine.is_job:
-            raise ConfigurationError(
-                "an engine is loaded already: use it through mpitask.current(), or close it first with "
-                "mpitask.current().close()"
-            )
-        if asked_for_options:
-            _log.warning("the options of load() have no effect: this job's engine runs already (see its command line)")
-        engine.adoptions += 1
+        engine.take_over(asked)
         return engine
-    engine = start_here(config)
+    engine = start_here(wanted)
+    engine.loads = 1
     running.set_current(engine)
     return engine

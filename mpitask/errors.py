@@ -26,7 +26,9 @@ A task that raises an exception of its own fails with that exception, not with o
 
 from __future__ import annotations
 
+import difflib
 import signal
+from collections.abc import Iterable, Sequence
 
 
 class MpitaskError(Exception):
@@ -235,3 +237,21 @@ class WorkerLost(TaskError):  # noqa: N818 - the field's name for it
     def __str__(self) -> str:
         process = f", process {self.pid}" if self.pid else ""
         return f"task {self.task} was lost: {self._how()} (host {self.host}{process})"
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The name that somebody may have meant."""
+    return next(iter(difflib.get_close_matches(name, list(known), 1)), None)
+
+
+def check_names(what: str, given: Iterable[str], known: Sequence[str]) -> None:
+    """Looks at the names of options.
+
+    Raises:
+        ConfigurationError: one does not exist; the message names the nearest one, or all.
+    """
+    for name in given:
+        if name not in known:
+            near = nearest(name, known)
+            hint = f"did you mean {near!r}?" if near else f"there are: {', '.join(known)}"
+            raise ConfigurationError(f"there is no {what} {name!r}; {hint}")

@@ -14,6 +14,7 @@ import threading
 import weakref
 from typing import Any
 
+from mpitask import surroundings
 from mpitask.config import Config
 from mpitask.driver import make_driver
 from mpitask.engine import Engine
@@ -34,7 +35,8 @@ class NestedEngine(Engine):
     """
 
     def __init__(self, worker: ProcessWorker) -> None:
-        options = worker.options
+        here = surroundings.current()
+        options = worker.options | ({} if here is None else here.options)
         config = Config(retries=options["retries"], loss_retries=options["loss_retries"])
         made = make_driver(config, workers=0, inline_workers=2, parent=-1, rank=options["rank"], above=worker.worker)
         super().__init__(config, workers=0, made=made)

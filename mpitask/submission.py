@@ -50,6 +50,10 @@ class Submission:
     def _watch(self, handle: int, future: Future[Any]) -> bool:
         raise NotImplementedError
 
+    def _with_surroundings(self, fn: Callable[..., Any]) -> Any:
+        """What workers are sent of a function: with what the script has set around itself."""
+        raise NotImplementedError
+
     # -- functions --
 
     def function_id(self, fn: Callable[..., Any], *, fleeting: bool = False) -> int:
@@ -72,7 +76,7 @@ class Submission:
         if number is not None:
             return number
         captured = _Captured(self)
-        data = codec.encode_function(fn, captured)
+        data = codec.encode_function(self._with_surroundings(fn), captured)
         with self._lock:
             fleeting = fleeting or bool(captured.found)
             known: Any = self._fleeting if fleeting and _can_be_weak(fn) else self._functions

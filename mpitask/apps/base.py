@@ -157,7 +157,12 @@ class App(Generic[P, R]):
         self._engine_retries = engine.config.retries if self._retries is None else self._retries
         self._engine = engine
         self._direct = None if self._goes_to_kernel else engine
+        engine.bind(self)
         return engine
+
+    def forget_engine(self) -> None:
+        """The engine has other options now: the next call looks at them."""
+        self._engine = self._direct = None
 
     def _submit(self, kernel: Kernel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Future[R]:
         for name, value in self._defaults.items():

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
-from mpitask import codec
+from mpitask import codec, surroundings
 from mpitask.native import check, ffi, lib
 
 _KIND_TASK = lib.MT_KIND_TASK
@@ -223,7 +223,9 @@ class Runner:
         may_capture = call.n > 0 and not (call.is_plain and call.codec == _FLAT)  # shared objects: further dependencies
         was_unpickling, self._is_unpickling = self._is_unpickling, may_capture
         try:
-            fn = codec.decode_function(edge.codec, data, self._resolver(call))
+            fn = surroundings.load(
+                lambda: codec.decode_function(edge.codec, data, self._resolver(call)), self._functions
+            )
         finally:
             self._is_unpickling = was_unpickling
         self._functions[number] = fn

@@ -16,7 +16,7 @@ import sys
 import time
 from typing import Any
 
-from mpitask import environment
+from mpitask import environment, surroundings
 from mpitask.native import check, ffi, lib
 from mpitask.worker.runner import ProcessWorker
 
@@ -110,6 +110,7 @@ def main(parent_pid: int, ring_bytes: int, options: dict[str, Any]) -> None:
     compat = importlib.import_module(os.environ[COMPAT_VARIABLE]) if COMPAT_VARIABLE in os.environ else None
     if compat is not None:
         compat.install()
+    surroundings.follow()
     zygote = Zygote(ring_bytes)
     pid = os.getpid()
     gc.collect()

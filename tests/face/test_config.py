@@ -70,3 +70,18 @@ def test_an_ended_engine_says_so() -> None:
         engine.call(1, (1,), {})
     with mpitask.load(workers=1):
         assert app(-3).result() == 3
+
+
+def test_a_second_load_gives_the_running_engine() -> None:
+    with mpitask.load(workers=1, retries=2) as engine:
+        with mpitask.load(workers=1) as again:
+            assert again is engine
+            assert mpitask.load() is engine
+        assert python_app(abs)(-1).result() == 1  # an inner block ends nothing
+        with pytest.raises(mpitask.ConfigurationError, match=r"other options \(retries=2\).*current\(\)\.close\(\)"):
+            mpitask.load(retries=3)
+        with pytest.raises(mpitask.ConfigurationError, match=r"workers=1"):
+            mpitask.load(workers=2)
+        engine.close()
+    with mpitask.load(workers=1, retries=3) as engine:
+        assert engine.config.retries == 3

@@ -400,11 +400,6 @@ def test_dropped_futures_free_their_tasks(engine: Engine) -> None:
     assert engine.unfinished == 0
 
 
-def test_a_second_load_is_refused() -> None:
-    with pytest.raises(mpitask.ConfigurationError, match="loaded already"):
-        mpitask.load()
-
-
 def test_a_future_cannot_be_returned_from_a_task() -> None:
     with pytest.raises(TypeError, match="a task must return a value, not a future"):
         python_app(lambda: echo(1))().result(timeout=60)
