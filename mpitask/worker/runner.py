@@ -25,8 +25,8 @@ _ERROR = lib.MT_OUTCOME_ERROR
 _PATIENCE_NS = 100_000_000  # then a task that waits runs whatever there is,
 _LOOSE_DEPTH = 20  # if no more tasks than these wait below it
 _MODULES = (
-    "(workers look for modules where the script did when the engine started; "
-    "a folder that a script itself adds to sys.path has to be in PYTHONPATH, too)"
+    "(workers look for modules where the script did when it first called an app: "
+    "a folder that it adds to sys.path later has to be in PYTHONPATH, too)"
 )
 _NO_WAITING = (
     "what is imported or made while the arguments of a task are unpickled, or a function that captures shared objects, "

@@ -45,6 +45,7 @@ def echo(x: Any = None, **kwargs: Any) -> Any:
 
 
 def test_a_module_that_only_the_script_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert python_app(abs)(-1).result(timeout=60) == 1  # what the script changes after this is not seen
     (tmp_path / "found_late.py").write_text("def twice(x):\n    return 2 * x\n")
     monkeypatch.syspath_prepend(tmp_path)
     fn = importlib.import_module("found_late").twice
