@@ -4,7 +4,10 @@ A call's life: its files and streams are prepared (`submit`); where values of it
 for a memoised result, to join, to run in a thread of this process) it waits for them without a thread; then an attempt
 is launched, and its end either ends the call's future or leads to the next attempt. A call whose arguments hold no
 future is looked up and launched by the thread that submits it; work beyond that is done in a small pool of threads
-(`_pool`), never in the engine's notifier. Functions of joins, which may wait for calls, have threads of their own.
+(`_pool`), not in the engine's notifier. Functions of joins, which may wait for calls, have threads of their own.
+
+The end (`stop`, then `close`) may come while calls are between two of these steps. What an attempt has given is what
+its call ends with, then as ever; no further attempt begins: a call without one is cancelled, a failed one has failed.
 
 Thread rule: any thread may call `submit`.
 """
@@ -34,6 +37,8 @@ _log = logging.getLogger("mpitask")
 
 _POOL_THREADS = 4
 _JOIN_THREADS = 10
+_LAUNCH_LIMIT_S = 1.0
+"""Longer than it takes to begin an attempt, unless an executor of the script's own is stuck there."""
 _SIGXCPU = 24
 _NOT_ASKED = object()
 
@@ -52,6 +57,9 @@ class Kernel(Preparation):
         self._run_dir: str | None = None
         self._memoizer: Memoizer | None = None
         self._closed = False
+        self._stopping = False
+        self._launching: list[int] = []  # attempts that are being begun, by their threads
+        self._launched = threading.Condition(self._lock)
         self._pool = Threads(_POOL_THREADS, "mpitask-internal")
         self._join_pool = Threads(_JOIN_THREADS, "mpitask-join")
         engine.at_close(self.close)
@@ -93,9 +101,19 @@ class Kernel(Preparation):
                 self._memoizer = made
             return self._memoizer
 
+    def stop(self, timeout_s: float | None = None) -> None:
+        """Begins no more attempts. Returns when those that other threads are beginning have begun."""
+        me = threading.get_ident()
+        with self._launched:
+            self._stopping = True
+            self._launched.wait_for(lambda: all(thread == me for thread in self._launching), timeout_s)
+
     def close(self) -> None:
-        """After the last task: the memoizer writes its checkpoint, threads end."""
+        """After the last task, or in place of what is left: that is cancelled, the memoizer writes, threads end."""
+        self.stop(_LAUNCH_LIMIT_S)
         self._join_pool.close()
+        for record in list(self.states.tasks.values()):
+            self.cancel(record)
         self._pool.close(drop=False)
         with self._lock:
             memoizer, self._memoizer, self._closed = self._memoizer, None, True
@@ -241,8 +259,8 @@ class Kernel(Preparation):
     ) -> None:
         try:
             (pool or self._pool).submit(lambda: self._guarded(record, then))
-        except RuntimeError:  # the engine is ending
-            self.states.end(record, "cancelled")
+        except RuntimeError:  # the kernel has ended: what is known of the call is its end, and no attempt begins
+            self._guarded(record, then)
 
     def _guarded(self, record: TaskRecord, then: Callable[[TaskRecord], None]) -> None:
         """Calls `then(record)`; if it raises, the call ends with that."""
@@ -313,8 +331,31 @@ class Kernel(Preparation):
         else:
             self._fail(record, error)
 
-    def _launch(self, record: TaskRecord) -> None:
-        """One attempt."""
+    def _launch(self, record: TaskRecord, last_error: BaseException | None = None) -> None:
+        """One attempt; while the kernel ends, the end of the call."""
+        me = threading.get_ident()
+        with self._lock:
+            stopping = self._stopping
+            if not stopping:
+                self._launching.append(me)
+        if stopping:
+            self._end_unrun(record, last_error)
+            return
+        try:
+            self._begin_attempt(record)
+        finally:
+            with self._launched:
+                self._launching.remove(me)
+                if self._stopping:
+                    self._launched.notify_all()
+
+    def _end_unrun(self, record: TaskRecord, last_error: BaseException | None = None) -> None:
+        if last_error is None:
+            self.states.end(record, "cancelled")
+        else:
+            self._fail(record, last_error)
+
+    def _begin_attempt(self, record: TaskRecord) -> None:
         record["try_id"] = record["fail_count"]
         if not self.states.move(record, "launched"):
             return
@@ -350,8 +391,7 @@ class Kernel(Preparation):
         error = error_of(target)
         if error is None:
             value = target.result()
-            if record["memoize"]:
-                self.memoizer.update_memo_result(record, value)
+            self._note_result(record, value)
             if isinstance(target, Future):
                 self.states.end(record, "exec_done", source=target)
             else:
@@ -375,6 +415,13 @@ class Kernel(Preparation):
         else:
             self._failed_attempt(record, error)
 
+    def _note_result(self, record: TaskRecord, value: Any) -> None:
+        """Tells the memoizer, unless that has ended: results that come later are known to nobody but their futures."""
+        if record["memoize"]:
+            memoizer = self._memoizer
+            if memoizer is not None:
+                memoizer.update_memo_result(record, value)
+
     def _failed_attempt(self, record: TaskRecord, error: BaseException) -> None:
         """Another attempt, if there is one left."""
         record.target = None
@@ -391,9 +438,11 @@ class Kernel(Preparation):
         if record["fail_cost"] > record["retries"]:
             self._fail(record, error)
         elif self.states.move(record, "fail_retryable"):
-            self._in_pool(record, self._launch)
+            self._in_pool(record, lambda r: self._launch(r, error))
 
     def _run_join(self, record: TaskRecord) -> None:
+        if self._stopping:
+            self._end_unrun(record)
         if record["status"] in FINAL_STATES:
             return
         try:
@@ -417,8 +466,7 @@ class Kernel(Preparation):
             self._fail(record, JoinError(record["id"], failures))
             return
         result = joins.result_of(value)
-        if record["memoize"]:
-            self.memoizer.update_memo_result(record, result)
+        self._note_result(record, result)
         if isinstance(value, Future) and not isinstance(value, Promise) and value._engine is self.engine:
             self.states.end(record, "exec_done", source=value)
         else:

@@ -38,6 +38,11 @@ class Local(concurrent.futures.Executor):
         self._executor = executor
         self._foreign = not isinstance(executor, ThreadPoolExecutor)
 
+    @property
+    def returns_all(self) -> bool:
+        """Whether the executor's `shutdown` returns after every call that it was given has ended."""
+        return not self._foreign
+
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """The executor's future; of a foreign one, with its way of handing back exceptions undone."""
         spec = kwargs.get("parsl_resource_specification") or {}

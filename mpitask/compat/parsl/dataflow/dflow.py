@@ -377,23 +377,25 @@ class DataFlowKernel:
                 raise Exception("attempt to clean up DFK when it has already been cleaned-up")
             self.cleanup_called = True
         self.log_task_states()
-        launched = [
-            record["app_fu"]
+        self._kernel.stop()
+        begun = [
+            record
             for record in list(self._kernel.states.tasks.values())
-            if record["status"] == States.launched and record["pool"] is not None
+            if record["status"] == States.launched and isinstance(record["pool"], _pools.Local)
         ]
         for executor in self.executors.values():
             executor.shutdown()
         deadline = time.monotonic() + _LATE_RESULTS_S
-        for future in launched:  # their functions have returned; their results are on the way
+        for record in begun:
+            # Functions of threads have returned, and their results are on the way. Others' executors may have dropped
+            # what they had.
+            left = None if record["pool"].returns_all else max(0.0, deadline - time.monotonic())
             with contextlib.suppress(Exception):
-                future.exception(timeout=max(0.0, deadline - time.monotonic()))
+                record["app_fu"].exception(left)
         try:
             if self._owned:
                 self.engine.close(drop=True)
             else:
-                for record in list(self._kernel.states.tasks.values()):
-                    self._kernel.cancel(record)
                 self._kernel.close()
         finally:
             if DataFlowKernelLoader._dfk is self:
