@@ -280,11 +280,30 @@ class Engine(Submission):
             if not lib.mt_driver_notify(self._driver, handle):
                 del self._watched[handle]
                 return False
-            if self._notifier is None:
-                self._notifier = threading.Thread(target=_notify, args=(weakref.ref(self), self._driver), daemon=True)
-                self._notifier.name = "mpitask-notifier"
-                self._notifier.start()
+            self._need_notifier()
         return True
+
+    def _need_notifier(self) -> None:
+        if self._notifier is None:
+            self._notifier = threading.Thread(target=_notify, args=(weakref.ref(self), self._driver), daemon=True)
+            self._notifier.name = "mpitask-notifier"
+            self._notifier.start()
+
+    def start_notifier(self) -> None:
+        """So that `watch_unlocked` may be called."""
+        with self._lock:
+            if not self._closed:
+                self._need_notifier()
+
+    def watch_unlocked(self, handle: int, future: Future[Any]) -> bool:
+        """As `_watch`, for finalizers: these may run while their thread holds any lock."""
+        if self._closed or self._notifier is None:
+            return False
+        self._watched[handle] = future
+        if lib.mt_driver_notify(self._driver, handle):
+            return True
+        self._watched.pop(handle, None)
+        return False
 
     def _take_watched(self, handles: Sequence[int] | None) -> list[Future[Any]]:
         with self._lock:

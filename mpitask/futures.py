@@ -246,8 +246,13 @@ class Future(concurrent.futures.Future[T]):
             if "_condition" in inner:
                 return
             inner.update(_state=PENDING, _result=None, _exception=None, _waiters=[])
+            state = lib.mt_driver_state(self._handle)
+            if state >= lib.MT_FIRST_FINAL:  # nobody has to be told
+                inner["_state"] = CANCELLED_AND_NOTIFIED if state == lib.MT_CANCELLED else FINISHED
+                inner["_done_callbacks"], inner["_condition"] = [], threading.RLock()
+                return
             self._done_callbacks: list[Callable[[concurrent.futures.Future[T]], object]] = []
-            inner["_condition"] = threading.Condition()
+            inner["_condition"] = threading.RLock()  # nobody waits for it: `result` asks the core
             if not self._engine._watch(self._handle, self):
                 self._became_final()
 
@@ -265,7 +270,6 @@ class Future(concurrent.futures.Future[T]):
                     waiter.add_result(self)
                 else:
                     waiter.add_exception(self)
-            self._condition.notify_all()
             callbacks, self._done_callbacks = self._done_callbacks, []
         for fn in callbacks:
             self._call(fn)

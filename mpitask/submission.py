@@ -19,13 +19,19 @@ from mpitask.shared import Shared
 from mpitask.worker.runner import Runner
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Future[Any])
 
 _FIRST_STATUS = 1 << 63  # a handle above is a status: see mt_driver_submit
 _SCALARS = codec.SCALARS
-_FUTURES = frozenset({Future, Shared})
-_MARSHAL, _FLAT = codec.MARSHAL, codec.FLAT
+_FUTURES: set[type] = {Future, Shared}  # kinds of which the handle is a plain attribute
+_MARSHAL, _FLAT, _NAMED = codec.MARSHAL, codec.FLAT, codec.MARSHAL | codec.KWARGS
 _dumps = marshal.dumps
 _submit, _submit_edges = lib.mt_driver_submit, lib.mt_driver_submit_edges
+
+
+def goes_flat(kind: type[Future[Any]]) -> None:
+    """Says of a kind of future that its handle is a plain attribute, so that `call_flat` may take it."""
+    _FUTURES.add(kind)
 
 
 class Submission:
@@ -105,23 +111,58 @@ class Submission:
         runner = self._runners.get(threading.get_ident())
         return 0 if runner is None else int(lib.mt_worker_within(runner.worker))
 
-    def call(
-        self, fn_id: int, args: tuple[Any, ...], kwargs: dict[str, Any], priority: int = 0, retries: int = 0
-    ) -> Future[Any]:
-        """Submits one call of a registered function.
+    def call(  # noqa: PLR0917 - for every task, and keywords cost
+        self,
+        fn_id: int,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        priority: int = 0,
+        retries: int = 0,
+        make: type[F] = Future,  # type: ignore[assignment]
+    ) -> F:
+        """Submits one call of a registered function; its future is made by `make(engine, handle)`.
 
         Raises:
             SerializationError: an argument cannot be pickled.
             EngineClosedError: the engine has ended.
         """
-        future = None if kwargs else self.call_flat(fn_id, args, priority, retries)
+        future: F | None = None
+        if not kwargs:
+            future = self.call_flat(fn_id, args, priority, retries, make)
+        elif not priority and not retries:
+            future = self.call_named(fn_id, args, kwargs, make)
         if future is None:
             if self._runners:
                 priority += self._priority_here()
-            future = Future(self, self._submit_with(fn_id, args, kwargs, priority, retries))
+            future = make(self, self._submit_with(fn_id, args, kwargs, priority, retries))
         return future
 
-    def call_flat(self, fn_id: int, args: tuple[Any, ...], priority: int, retries: int) -> Future[Any] | None:
+    def call_named(self, fn_id: int, args: tuple[Any, ...], kwargs: dict[str, Any], make: type[F]) -> F | None:
+        """As `call`, if all arguments are plain scalars, or empty dicts; else None."""
+        if self._runners or (self._captured and fn_id in self._captured):
+            return None
+        if not _SCALARS.issuperset(map(type, args)):
+            return None
+        if not _SCALARS.issuperset(map(type, kwargs.values())):
+            for value in kwargs.values():
+                if type(value) not in _SCALARS and not (type(value) is dict and not value):
+                    return None
+        try:
+            data = _dumps((args, kwargs), 2)
+        except ValueError:  # too large for marshal
+            return None
+        while (handle := _submit(self._driver, fn_id, _NAMED, data, len(data))) >= _FIRST_STATUS:
+            self._raise_status(handle)
+        return make(self, handle)
+
+    def call_flat(
+        self,
+        fn_id: int,
+        args: tuple[Any, ...],
+        priority: int,
+        retries: int,
+        make: type[F] = Future,  # type: ignore[assignment]
+    ) -> F | None:
         """As `call`, if the arguments are plain scalars and futures of this engine, as most are; else None."""
         if self._runners:
             priority += self._priority_here()
@@ -131,7 +172,7 @@ class Submission:
             data = _dumps(args, 2)
             while (handle := _submit(self._driver, fn_id, _MARSHAL, data, len(data))) >= _FIRST_STATUS:
                 self._raise_status(handle)
-            return Future(self, handle)
+            return make(self, handle)
         flat, edges = list(args), []
         for i, arg in enumerate(args):
             kind = type(arg)
@@ -146,7 +187,7 @@ class Submission:
             handle := _submit_edges(self._driver, fn_id, _FLAT, data, len(data), edges, len(edges), priority, retries)
         ) >= _FIRST_STATUS:
             self._raise_status(handle)
-        return Future(self, handle)
+        return make(self, handle)
 
     def call_span(
         self,

@@ -290,7 +290,7 @@ class MapFuture(Generic[T]):
                 rest.insert(0, engine.call(engine.function_id(identity), (initial,), {}))
             if not rest:
                 raise TypeError("reduce() of an empty map needs an initial value")
-            last = engine.call(whole, (rest,), {})
+            last: Future[Any] = engine.call(whole, (rest,), {})
             last.add_done_callback(lambda _: out.forward(last))
         except BaseException as error:  # noqa: BLE001 - the reduction ends with it
             out.set_exception(error)

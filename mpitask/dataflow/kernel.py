@@ -24,7 +24,7 @@ from typing import Any
 
 from mpitask.dataflow import joins, walk
 from mpitask.dataflow.prepare import Preparation, Transfers, holds_plain_values
-from mpitask.dataflow.record import FINAL_STATES, AppFuture, TaskRecord, error_of
+from mpitask.dataflow.record import FINAL_STATES, CallFuture, TaskRecord, error_of
 from mpitask.dataflow.rundir import make_run_dir
 from mpitask.dataflow.states import States
 from mpitask.dataflow.threads import Threads
@@ -141,7 +141,7 @@ class Kernel(Preparation):
         after: concurrent.futures.Future[Any] | None = None,
         label: str | None = None,
         resources: dict[str, Any] | None = None,
-    ) -> AppFuture:
+    ) -> CallFuture:
         """Submits a call.
 
         Args:
@@ -168,7 +168,7 @@ class Kernel(Preparation):
             EngineClosedError: the engine has ended.
             Exception: what `Config.std_autopath` raises.
         """
-        future = AppFuture(self.engine, cancel=self.cancel)
+        future = CallFuture(self.engine, cancel=self.cancel)
         record = TaskRecord(
             {
                 "func_name": name or getattr(func, "__name__", type(func).__name__),

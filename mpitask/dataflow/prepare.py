@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from mpitask.codec import SCALARS
 from mpitask.config import Config
 from mpitask.dataflow import walk
-from mpitask.dataflow.record import AUTO_LOGNAME, AppFuture, FilesFuture, TaskRecord
+from mpitask.dataflow.record import AUTO_LOGNAME, CallFuture, FilesFuture, TaskRecord
 from mpitask.dataflow.threads import Threads
 from mpitask.engine import Engine
 from mpitask.files import File
@@ -42,7 +42,7 @@ class _Submits(Protocol):
         *,
         name: str | None = ...,
         after: concurrent.futures.Future[Any] | None = ...,
-    ) -> AppFuture: ...
+    ) -> CallFuture: ...
 
 
 class Transfers:
@@ -58,7 +58,7 @@ class Transfers:
 
     def submit(
         self, fn: Callable[..., Any], /, *args: Any, label: str, after: concurrent.futures.Future[Any] | None = None
-    ) -> AppFuture:
+    ) -> CallFuture:
         """Runs `fn(*args)` as a task once `after` has ended well."""
         return self._kernel.submit(fn, args, {}, name=label, after=after)
 
@@ -92,7 +92,7 @@ class Preparation:
         record["depends"] = [item for item in found if isinstance(item, concurrent.futures.Future)]
 
     def _prepare_by_name(self, record: TaskRecord, kwargs: dict[str, Any]) -> None:
-        future: AppFuture = record["app_fu"]
+        future: CallFuture = record["app_fu"]
         for name in ("inputs", "outputs"):
             if name in kwargs:
                 if not isinstance(kwargs[name], list | tuple):
@@ -143,7 +143,7 @@ class Preparation:
 
     def _output(self, record: TaskRecord, file: File) -> DataFuture:
         """The future of a file that the task makes; staging out included."""
-        future: AppFuture = record["app_fu"]
+        future: CallFuture = record["app_fu"]
         if file.is_glob:
             return FilesFuture(future, file, self._pool.submit)
         if file.scheme == "file":

@@ -56,8 +56,14 @@ class TaskRecord(dict[str, Any]):
         return self["id"]
 
 
-class AppFuture(Promise[Any]):
-    """The future of a call that the root looks after. For its users it is a `Future` like any other.
+class AppFuture(Future[Any]):
+    """The future of a call of which more is known than what the core knows. For its users a `Future` like any other."""
+
+    task_record: TaskRecord | None
+
+
+class CallFuture(AppFuture, Promise[Any]):
+    """The future of a call that the root looks after.
 
     It has ended as soon as its record says so. The core, which tells the tasks that need it, knows a moment later.
     """
@@ -111,7 +117,7 @@ class AppFuture(Promise[Any]):
         with _promise_lock:
             if "_condition" not in self.__dict__:
                 self.__dict__.update(_state=FINISHED, _result=None, _exception=None, _waiters=[], _done_callbacks=[])
-                self.__dict__["_condition"] = threading.Condition()
+                self.__dict__["_condition"] = threading.RLock()
 
     def publish(self) -> None:
         """Gives the kept value to the core."""

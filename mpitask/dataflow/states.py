@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from mpitask.dataflow.record import FINAL_STATES, AppFuture, TaskRecord
+from mpitask.dataflow.record import FINAL_STATES, CallFuture, TaskRecord
 from mpitask.errors import DependencyError, EngineClosedError
 from mpitask.futures import Future
 
@@ -55,7 +55,7 @@ class States:
         error: BaseException | None = None,
     ) -> None:
         """Ends a call once and for all: with a value, as another future has ended, with an error, or cancelled."""
-        future: AppFuture = record["app_fu"]
+        future: CallFuture = record["app_fu"]
         with record.lock:
             if record["status"] in FINAL_STATES:
                 return

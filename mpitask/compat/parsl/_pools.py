@@ -99,7 +99,7 @@ class Gate(concurrent.futures.Executor):
                 self._give_back()
                 continue
             try:
-                call = self._engine.call(self._engine.function_id(fn), args, kwargs)
+                call: Future[Any] = self._engine.call(self._engine.function_id(fn), args, kwargs)
             except Exception as error:  # noqa: BLE001 - arguments that cannot be pickled, an engine that has ended
                 self._give_back()
                 outcome.set_exception(error)

@@ -9,10 +9,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from mpitask.compat.parsl._options import check_type, wrong_type
+from mpitask.compat.parsl.dataflow._plain import Binding
 from mpitask.compat.parsl.dataflow.dflow import DataFlowKernel, DataFlowKernelLoader
 from mpitask.dataflow import AppFuture
 
 _COPIED_DEFAULTS = ("stdout", "stderr", "walltime", "parsl_resource_specification", "outputs", "inputs")
+_EMPTY = (list, tuple, dict)
 
 
 class AppBase:
@@ -37,11 +39,16 @@ class AppBase:
         self.cache = cache
         self.ignore_for_cache = ignore_for_cache
         self._defaults = _copied_defaults(func)
+        self._binding: Binding | None = None
 
     @property
     def name(self) -> str:
         """The function's name."""
         return str(getattr(self.func, "__name__", type(self.func).__name__))
+
+    def plain_function(self) -> Callable[..., Any] | None:
+        """What a worker calls if nothing in the call has to be looked after; None: something always has."""
+        return None
 
     def callee(self, in_worker: bool) -> Callable[..., Any]:  # noqa: ARG002
         """What is run: in a worker process, or in a thread of this one."""
@@ -54,6 +61,15 @@ class AppBase:
             NoDataFlowKernelError: no kernel is loaded, or it has ended.
         """
         kernel = DataFlowKernelLoader.dfk() if self.data_flow_kernel is None else self.data_flow_kernel
+        plain = kernel.plain
+        if plain is not None:
+            binding = self._binding
+            if binding is None or binding.epoch is not plain.epoch:
+                binding = self._binding = kernel.bind_plain(self)
+            if binding.labels:
+                future = plain.call(binding, args, kwargs)
+                if future is not None:
+                    return future
         given = kwargs
         if self._defaults:
             given = {name: value for name, (value, place) in self._defaults.items() if len(args) <= place} | kwargs
@@ -110,8 +126,8 @@ def _copied_defaults(func: Callable[..., Any]) -> dict[str, tuple[Any, int]]:
     found = {}
     for i, parameter in enumerate(parameters):
         default = parameter.default
-        nothing = default is parameter.empty or default is None or default in ([], ())
-        if parameter.name in _COPIED_DEFAULTS and not nothing:
+        nothing = default is parameter.empty or default is None
+        if parameter.name in _COPIED_DEFAULTS and not nothing and not (type(default) in _EMPTY and not default):
             found[parameter.name] = default, sys.maxsize if parameter.kind is parameter.KEYWORD_ONLY else i
     return found
 

@@ -41,6 +41,12 @@ class PythonApp(AppBase):
         self._in_worker = PythonCall(func, self.name)
         self._in_thread = Limited(func, self.name)
 
+    def plain_function(self) -> Callable[..., Any] | None:
+        """The function, or what calls it."""
+        if type(self) is not PythonApp or self.join or self.cache or self._defaults:
+            return None
+        return self._callee_for({}, True)
+
     def _callee_for(self, kwargs: dict[str, Any], in_worker: bool) -> Callable[..., Any]:
         if _GUARDED.isdisjoint(kwargs) and isinstance(self.func, Hashable):
             return self.func

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -42,6 +43,25 @@ def _rebuild(args: tuple[Any, ...], failures: list[tuple[BaseException, str]]) -
     return error
 
 
+def with_failures(error: errors.DependencyError, depends: Sequence[Future[Any]]) -> errors.DependencyError:
+    """The error of a call that was not run, with the failures of all futures in its arguments."""
+    failures = [failure for future in depends for failure in _failure_of(future)]
+    if not failures:
+        return error
+    root = failures[0][0]
+    while isinstance(root, errors.DependencyError):
+        root = root.root
+    return _rebuild((error.task, error.via, error.cause, root), failures)
+
+
+def as_lost(error: SystemExit, number: int) -> WorkerLost:
+    """What a call ends with whose function has left: raised by `result()`, the other one would end the script."""
+    code = error.code if isinstance(error.code, int) else error.code is not None
+    lost = WorkerLost(number, "", 0, (int(code) & 0xFF) << 8, "worker")
+    lost.__cause__ = error
+    return lost
+
+
 class ParslKernel(Kernel):
     """The kernel behind a `DataFlowKernel`."""
 
@@ -51,20 +71,12 @@ class ParslKernel(Kernel):
 
     def _failed_attempt(self, record: TaskRecord, error: BaseException) -> None:
         if isinstance(error, SystemExit) and record["pool"] is None:
-            code = error.code if isinstance(error.code, int) else error.code is not None
-            lost = WorkerLost(record["id"], "", 0, (int(code) & 0xFF) << 8, "worker")
-            lost.__cause__ = error
-            error = lost  # raised by result(), the other one would end the script without a word
+            error = as_lost(error, record["id"])
         super()._failed_attempt(record, error)
 
     def _fail(self, record: TaskRecord, error: BaseException, state: str = "failed") -> None:
         if state == "dep_fail" and isinstance(error, errors.DependencyError):
-            failures = [failure for future in record["depends"] for failure in _failure_of(future)]
-            if failures:
-                root = failures[0][0]
-                while isinstance(root, errors.DependencyError):
-                    root = root.root
-                error = _rebuild((error.task, error.via, error.cause, root), failures)
+            error = with_failures(error, record["depends"])
         super()._fail(record, error, state)
 
     # -- output --

@@ -1,7 +1,8 @@
 """`parsl.dataflow.dflow`: the kernel, on one mpitask engine.
 
-Every call goes through mpitask's `Kernel`. What Parsl adds is done by one of its hooks: when an attempt begins, the
-hook says what runs it, by the label in the task's record. So a retry handler may change that label.
+Plain calls are tasks of the engine (`_plain`). All others go through mpitask's `Kernel`. What Parsl adds is done by one
+of its hooks: when an attempt begins, the hook says what runs it, by the label in the task's record. So a retry handler
+may change that label.
 
 Under `python -m mpitask`, or in `with mpitask.load():`, that engine is used, and left alone by `cleanup`. Otherwise
 a kernel starts its own: worker processes if an executor is made for such, else none at all.
@@ -24,7 +25,7 @@ import uuid
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mpitask
 from mpitask import running
@@ -35,6 +36,7 @@ from mpitask.compat.parsl.config import Config
 from mpitask.compat.parsl.data_provider.data_manager import PlacedFile, Providers, staging_for
 from mpitask.compat.parsl.dataflow import _arguments
 from mpitask.compat.parsl.dataflow._kernel import ParslKernel, kernel_on
+from mpitask.compat.parsl.dataflow._plain import Binding, PlainCalls
 from mpitask.compat.parsl.dataflow.states import FINAL_FAILURE_STATES, States
 from mpitask.compat.parsl.executors._engine import EngineExecutor
 from mpitask.compat.parsl.executors.base import ParslExecutor
@@ -48,6 +50,9 @@ from mpitask.engine import Engine
 from mpitask.environment import usable_cores
 from mpitask.errors import ConfigurationError, NoEngineError
 from mpitask.memo import Memoizer
+
+if TYPE_CHECKING:
+    from mpitask.compat.parsl.app.app import AppBase
 
 _log = logging.getLogger("parsl")
 
@@ -75,17 +80,19 @@ class DataFlowKernel:
         self.run_id = str(uuid.uuid4())
         self.cleanup_called = False
         self.monitoring = None
-        self.task_count = 0
+        self._kernel_calls = 0
         self.executors: dict[str, ParslExecutor] = {}
         self._gates: dict[str, _pools.Gate] = {}
         self._launches: dict[str, Iterator[int]] = collections.defaultdict(lambda: itertools.count(1))
         self._kept: dict[int, TaskRecord] | None = None if config.garbage_collect else {}
         self._lock = threading.Lock()
+        self.plain: PlainCalls | None = None
         self.time_began = datetime.datetime.now()
         tell_of_ignored(config)
         self.engine, self._owned = self._find_engine()
         try:
             self._kernel = self._make_kernel()
+            self._plain_calls = PlainCalls(self.engine, lambda: self, self._plain_failed)
             self._end_logging = self._begin_logging()
             if config.memoizer is not None:
                 _ = self._kernel.memoizer  # a checkpoint that cannot be read is told of here
@@ -95,7 +102,8 @@ class DataFlowKernel:
                 self.engine.close(drop=True)
             raise
         self.executors[INTERNAL] = ThreadPoolExecutor(INTERNAL)
-        self._no_internal = [label for label in self.executors if label != INTERNAL]
+        if self._may_be_plain():
+            self.plain = self._plain_calls
         self.engine.at_close(self._engine_ends)
         _kernels.add(self)
 
@@ -174,6 +182,39 @@ class DataFlowKernel:
                 if limit is not None and executor.label not in self._gates:
                     self._gates[executor.label] = _pools.Gate(self.engine, limit)
         self._no_internal = [label for label in self.executors if label != INTERNAL]
+        self._plain_calls.epoch = object()
+
+    def _may_be_plain(self) -> bool:
+        """Whether nobody wants to hear of each call."""
+        config, hooks = self._config, self._kernel.states.hooks
+        return (
+            config.garbage_collect
+            and not config.retries
+            and config.retry_handler is None
+            and config.monitoring is None
+            and self._resolver is None
+            and len(hooks) == 1
+        )
+
+    def bind_plain(self, app: AppBase) -> Binding:
+        """How plain calls of an app are made, if it has any."""
+        func = app.plain_function()
+        labels = tuple(self._no_internal if isinstance(app.executors, str) else app.executors)
+        known = [self.executors.get(label) for label in labels]
+        is_plain = func is not None and all(
+            isinstance(executor, EngineExecutor)
+            and executor.runs_calls_as_they_are
+            and executor.label not in self._gates
+            for executor in known
+        )
+        try:
+            number = self.engine.function_id(func) if is_plain and func is not None else 0
+        except Exception:  # noqa: BLE001 - a function that cannot be pickled: its calls fail
+            number = 0
+        return Binding(self._plain_calls, app, number, labels if number else ())
+
+    def _plain_failed(self, record: TaskRecord) -> None:
+        self._log_move(record, States.launched, record["status"])
 
     # -- what scripts look at --
 
@@ -195,12 +236,21 @@ class DataFlowKernel:
     @property
     def tasks(self) -> dict[int, TaskRecord]:
         """Records of tasks by their numbers: of those that have not ended, or of all (`garbage_collect=False`)."""
-        return self._kernel.states.tasks if self._kept is None else self._kept
+        if self._kept is not None:
+            return self._kept
+        plain = {future.tid: future.task_record for future in self._plain_calls.unfinished()}
+        return plain | self._kernel.states.tasks
+
+    @property
+    def task_count(self) -> int:
+        """How many tasks there have been."""
+        return self._kernel_calls + self._plain_calls.count
 
     @property
     def task_state_counts(self) -> dict[States, int]:
         """How many tasks are in each state."""
-        return {state: self._kernel.states.counts.get(state, 0) for state in States}
+        plain = self._plain_calls.counts()
+        return {state: self._kernel.states.counts.get(state, 0) + plain[state] for state in States}
 
     def checkpoint(self) -> None:
         """Has the memoizer write what it has."""
@@ -323,7 +373,7 @@ class DataFlowKernel:
             if record["executor"] not in self.executors:
                 record["pool"] = self._pool_now(record)
             with self._lock:
-                self.task_count += 1
+                self._kernel_calls += 1
         elif new == States.launched:
             record["try_time_launched"] = datetime.datetime.now()
             if record["executor"] != record["routed"]:  # a retry handler has changed it
@@ -362,9 +412,10 @@ class DataFlowKernel:
 
     def wait_for_current_tasks(self) -> None:
         """Waits for the tasks that there are now, however they end."""
-        for record in list(self._kernel.states.tasks.values()):
+        futures: list[AppFuture] = [record["app_fu"] for record in list(self._kernel.states.tasks.values())]
+        for future in futures + self._plain_calls.unfinished():
             with contextlib.suppress(Exception):
-                record["app_fu"].exception()
+                future.exception()
 
     def cleanup(self) -> None:
         """Ends the kernel: what has not ended is dropped, but for what threads run. Checkpoints are written.
@@ -376,6 +427,8 @@ class DataFlowKernel:
             if self.cleanup_called:
                 raise Exception("attempt to clean up DFK when it has already been cleaned-up")
             self.cleanup_called = True
+        self.plain = None
+        self._plain_calls.flush()
         self.log_task_states()
         self._kernel.stop()
         begun = [
@@ -396,6 +449,8 @@ class DataFlowKernel:
             if self._owned:
                 self.engine.close(drop=True)
             else:
+                for plain in self._plain_calls.unfinished():
+                    plain.cancel()
                 self._kernel.close()
         finally:
             if DataFlowKernelLoader._dfk is self:
@@ -475,6 +530,7 @@ def _at_exit() -> None:
         while (
             kernel._owned
             and not kernel._kernel.states.tasks
+            and not kernel._plain_calls.unfinished()
             and kernel.engine.unfinished
             and time.monotonic() < deadline
         ):

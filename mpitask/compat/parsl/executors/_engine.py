@@ -50,6 +50,15 @@ class EngineExecutor(RepresentationMixin, BlockProviderExecutor):
         """How many tasks may run at a time, where the configuration says so by a number."""
         return None
 
+    @property
+    def runs_calls_as_they_are(self) -> bool:
+        """Whether a call without a resource specification is simply the engine's."""
+        try:
+            self.validate_resource_spec({})
+        except Exception:  # noqa: BLE001 - its calls say so
+            return False
+        return type(self).prepare is EngineExecutor.prepare
+
     def validate_resource_spec(self, resource_specification: Mapping[str, Any]) -> None:
         """Checks a call's resource specification.
 

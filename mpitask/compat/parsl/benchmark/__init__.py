@@ -1,0 +1,5 @@
+"""`parsl.benchmark`."""
+
+from mpitask.compat.aliases import lazy_submodules
+
+__getattr__ = lazy_submodules(__name__)
