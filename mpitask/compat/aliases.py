@@ -11,6 +11,7 @@ Only module names are decided here; nothing is imported before it is asked for. 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import pkgutil
 import sys
 from collections.abc import Sequence
@@ -36,6 +37,12 @@ class _SameModule:
 
     def exec_module(self, module: ModuleType) -> None:
         module.__spec__ = self._spec  # the import system has just put the alias's there
+
+    def get_code(self, fullname: str) -> Any:  # noqa: ARG002
+        """For `runpy`, which runs modules as programs."""
+        spec = importlib.util.find_spec(self._first_name)
+        loader: Any = None if spec is None else spec.loader
+        return None if loader is None else loader.get_code(self._first_name)
 
 
 def _spec(fullname: str, first_name: str) -> ModuleSpec:

@@ -22,6 +22,7 @@ parsl.app.errors: AppBadFormatting AppException AppTimeout BadStdStreamFile Bash
 parsl.app.errors: MissingOutputs ParslError RemoteExceptionWrapper wrap_error
 parsl.app.futures: DataFuture
 parsl.app.python: PythonApp timeout
+parsl.benchmark.perf: app cli_run load_dfk_from_config performance
 parsl.concurrent: ParslPoolExecutor
 parsl.config: Config
 parsl.configs.htex_local: config
