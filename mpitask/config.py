@@ -48,6 +48,8 @@ class Config:
         std_autopath: called as `std_autopath(record, "stdout")` for `stdout=AUTO_LOGNAME`; gives a path, or a path and
             a mode.
         app_cache: False switches memoisation off, whatever apps say.
+        cache_failures: memoised apps whose call has failed give the same exception to later calls of this run, without
+            another try. By default a failed call is run again when it is made again.
         memoizer: a `Memoizer` to be used instead of the one that the checkpoint options describe.
         checkpoint_mode: when results of memoised apps are written to the run directory; None: never.
         checkpoint_files: checkpoints to begin with; None with a mode: all that are in `run_dir`.
@@ -88,6 +90,7 @@ class Config:
         None, "object", "a function MODULE:NAME that gives paths for AUTO_LOGNAME"
     )
     app_cache: bool = _option(True, "switch", "remember results of apps with cache=True (default)")
+    cache_failures: bool = _option(False, "switch", "calls that failed fail again in this run, without another try")
     memoizer: Any = _option(None, "object", "a memoizer MODULE:NAME, or what makes it")
     checkpoint_mode: Literal["task_exit", "periodic", "dfk_exit", "manual"] | None = _option(
         None, ("task_exit", "periodic", "dfk_exit", "manual"), "when results of memoised apps are written"
@@ -103,8 +106,9 @@ class Config:
             not isinstance(self.workers, int) or isinstance(self.workers, bool) or not 1 <= self.workers <= MAX_WORKERS
         ):
             raise ConfigurationError(f"workers={self.workers!r}: give a number from 1 to {MAX_WORKERS}, or 'auto'")
-        if not isinstance(self.inline, bool):
-            raise ConfigurationError(f"inline={self.inline!r}: give True or False")
+        for name in ("inline", "cache_failures"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigurationError(f"{name}={getattr(self, name)!r}: give True or False")
         if self.inline and self.workers not in ("auto", 1):
             raise ConfigurationError("inline=True means one worker: leave `workers` out")
         if self.progress not in ("adaptive", "spin"):

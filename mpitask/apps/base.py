@@ -6,7 +6,7 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, Literal, ParamSpec, TypeVar
 
 from mpitask import running
 from mpitask.dataflow import Kernel, kernel_of
@@ -14,6 +14,7 @@ from mpitask.engine import Engine
 from mpitask.errors import ConfigurationError
 from mpitask.files import File
 from mpitask.futures import DataFuture, Future
+from mpitask.memo import Identity, NotIdentified, see_through, tell_once
 from mpitask.worker.call import PythonCall
 
 P = ParamSpec("P")
@@ -42,6 +43,8 @@ class App(Generic[P, R]):
         priority: int = 0,
         cache: bool = False,
         ignore_for_cache: Sequence[str] | None = None,
+        cache_key: Literal["content", "name"] = "content",
+        cache_failures: bool | None = None,
         executors: Sequence[str] | str = "all",
         label: str | None = None,
         resources: dict[str, Any] | None = None,
@@ -57,6 +60,10 @@ class App(Generic[P, R]):
             raise ConfigurationError(f"executors={executors!r}: give a list of labels, or 'all'")
         if isinstance(ignore_for_cache, str):
             raise ConfigurationError(f"ignore_for_cache={ignore_for_cache!r}: give a list of argument names")
+        if cache_key not in ("content", "name"):
+            raise ConfigurationError(f"cache_key={cache_key!r}: give 'content' or 'name'")
+        if cache_failures not in (None, True, False):
+            raise ConfigurationError(f"cache_failures={cache_failures!r}: give True, False or None")
         functools.update_wrapper(self, fn)
         self._fn = fn
         self._options = {
@@ -64,6 +71,8 @@ class App(Generic[P, R]):
             "priority": priority,
             "cache": cache,
             "ignore_for_cache": ignore_for_cache,
+            "cache_key": cache_key,
+            "cache_failures": cache_failures,
             "executors": executors,
             "label": label,
             "resources": resources,
@@ -73,6 +82,10 @@ class App(Generic[P, R]):
         self._priority = priority
         self._cache = cache
         self._ignore = list(ignore_for_cache or ())
+        self._cache_key = cache_key
+        self._cache_failures = cache_failures
+        self._identity = Identity(fn) if cache and cache_key == "content" else None
+        self._identified: tuple[bytes | None, Callable[..., Any] | None] = (None, None)
         self._home = data_flow_kernel
         self._label = label
         self._resources = None if resources is None else check_resources(resources)
@@ -97,6 +110,19 @@ class App(Generic[P, R]):
         if self._guarded is None:
             self._guarded = self._make_guard()
         return self._guarded
+
+    def _guard_of(self, identity: bytes, engine: Engine) -> Callable[..., Any]:
+        """What workers call while the function is what it is now: another one once it has changed.
+
+        It is pickled here: when its arguments are there, what the function refers to may be something else.
+        """
+        known, guard = self._identified
+        if known != identity or guard is None:
+            guard = self._make_guard()
+            if self._task_kind == "task":
+                engine.function_id(guard, fleeting=True)
+            self._identified = identity, guard
+        return guard
 
     def _make_guard(self) -> Callable[..., Any]:
         return PythonCall(self._fn, self.name)
@@ -168,17 +194,29 @@ class App(Generic[P, R]):
         for name, value in self._defaults.items():
             if name not in kwargs and len(args) <= self._places[name]:
                 kwargs[name] = value
+        cache, identity, callee = self._cache, None, self._guard()
+        if self._identity is not None and kernel.config.app_cache:
+            try:
+                identity = self._identity.now()
+            except NotIdentified as error:
+                tell_once(self._fn, error)
+                cache = False
+            else:
+                callee = self._guard_of(identity, kernel.engine)
         return kernel.submit(
             self._fn,
             args,
             kwargs,
-            callee=self._guard(),
+            callee=callee,
             name=self.name,
             kind=self._task_kind,
             retries=self._retries,
             priority=self._priority,
-            cache=self._cache,
+            cache=cache,
             ignore_for_cache=self._ignore,
+            cache_key=self._cache_key,
+            cache_failures=self._cache_failures,
+            identity=identity,
             label=self._label,
             resources=self._resources,
         )
@@ -192,6 +230,9 @@ class App(Generic[P, R]):
 
     def __repr__(self) -> str:
         return f"<{self.kind} {getattr(self._fn, '__qualname__', self._fn)!r}>"
+
+
+see_through(App)
 
 
 def _rebuild(kind: type[App[..., Any]], fn: Callable[..., Any], options: dict[str, Any]) -> App[..., Any]:

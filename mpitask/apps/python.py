@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 from mpitask.apps.base import App, decorator
 from mpitask.engine import Engine
@@ -30,6 +30,8 @@ def python_app(
     priority: int = 0,
     cache: bool = False,
     ignore_for_cache: Sequence[str] | None = None,
+    cache_key: Literal["content", "name"] = "content",
+    cache_failures: bool | None = None,
     executors: Sequence[str] | str = "all",
     label: str | None = None,
     resources: dict[str, Any] | None = None,
@@ -49,7 +51,11 @@ def python_app(function: Callable[..., Any] | None = None, **options: Any) -> An
         **options: retries: how often a call that fails is tried again; None: as the engine's configuration says.
             priority: calls with a higher one are started before waiting calls with a lower one.
             cache: a call with the same arguments as an earlier one gives that one's result (a copy of it).
-            ignore_for_cache: names of arguments that do not count for that. executors: labels; the engine is one.
+            ignore_for_cache: names of arguments that do not count for that.
+            cache_key: "content": a function whose code, or anything of the user's that it refers to, has changed is
+            another one (see `mpitask.memo.functions`); "name": it is the same as long as its name is.
+            cache_failures: a call that has failed fails again without being run, until the run ends; None: as the
+            engine's configuration says. executors: labels; the engine is one.
             label: for the names of automatic log files. resources: cores, memory and gpus of a call.
             data_flow_kernel: the engine, if not the current one.
 

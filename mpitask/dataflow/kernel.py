@@ -96,6 +96,7 @@ class Kernel(Preparation):
                     checkpoint_period=self.config.checkpoint_period,
                     checkpoint_mode=self.config.checkpoint_mode,
                     memoize=self.config.app_cache,
+                    cache_failures=self.config.cache_failures,
                 )
                 made.start(run_dir=run_dir, config_run_dir=str(self.config.run_dir))
                 self._memoizer = made
@@ -136,6 +137,9 @@ class Kernel(Preparation):
         priority: int = 0,
         cache: bool = False,
         ignore_for_cache: Sequence[str] = (),
+        cache_key: str = "content",
+        cache_failures: bool | None = None,
+        identity: bytes | None = None,
         pool: concurrent.futures.Executor | None = None,
         executor: str = "engine",
         after: concurrent.futures.Future[Any] | None = None,
@@ -156,6 +160,9 @@ class Kernel(Preparation):
             priority: as in `python_app`.
             cache: as in `python_app`.
             ignore_for_cache: as in `python_app`.
+            cache_key: as in `python_app`.
+            cache_failures: as in `python_app`.
+            identity: what the function is now, for memoisation; None: it is looked at when its arguments are known.
             pool: threads of this process that run it, in place of the engine.
             executor: the label of what runs it.
             after: what must end well before, apart from futures in the arguments.
@@ -186,6 +193,9 @@ class Kernel(Preparation):
                 "retries": self.config.retries if retries is None else retries,
                 "memoize": cache and self.config.app_cache,
                 "ignore_for_cache": list(ignore_for_cache),
+                "cache_key": cache_key,
+                "cache_failures": cache_failures,
+                "identity": identity,
                 "hashsum": None,
                 "from_memo": None,
                 "outputs": [],

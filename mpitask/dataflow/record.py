@@ -33,7 +33,8 @@ class TaskRecord(dict[str, Any]):
     """All that is known of a call. Hooks, retry handlers and memoizers get it; keys are added, never renamed.
 
     Keys: id, func_name, func, args, kwargs, depends (futures), executor, status, app_fu, try_id, fail_count, fail_cost,
-    fail_history, retries, memoize, ignore_for_cache, hashsum, from_memo, outputs, joins, resource_specification,
+    fail_history, retries, memoize, ignore_for_cache, cache_key, cache_failures, identity (what the function was when it
+    was called, or None), hashsum, from_memo, outputs, joins, resource_specification,
     time_invoked, time_returned (datetime); exception, once it has failed.
 
     Changed under `lock`; once `status` is one of FINAL_STATES, nothing changes any more.

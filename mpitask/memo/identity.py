@@ -8,8 +8,7 @@ Guarantees:
 - The bytes do not depend on the process, on PYTHONHASHSEED, or on which parts of a value are one and the same object.
 - Every encoding says its own length, so that encodings in a row cannot be mistaken for others.
 
-Relies on names: a function or a class is its module and qualified name. Only functions that have no name of their own
-(lambdas, and those defined inside functions) are their code, defaults and closure, when they are given as arguments.
+Functions and classes are in functions.py: what they are is their content, or by another rule their name.
 
 Objects of other classes are taken apart as pickle would, and the parts encoded; so an object is what a worker would
 get of it. cloudpickle comes last, for modules and the like: its bytes may differ from process to process, which costs
@@ -30,10 +29,10 @@ import os
 import struct
 import sys
 import threading
-import types
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from hashlib import sha256
+from types import FunctionType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -49,6 +48,18 @@ _DICT, _LIST, _SET, _FROZENSET, _TUPLE = b"d", b"l", b"e", b"z", b"u"
 Encoder = Callable[[Any, bool], bytes]
 
 
+class NotIdentified(ValueError):  # noqa: N818 - says what is the matter, as others of this package do
+    """A function or a class holds something that cannot be identified: no call that uses it can be memoised.
+
+    Args:
+        where: what holds it, in words.
+        why: what is wrong with it.
+    """
+
+    def __init__(self, where: str, why: str) -> None:
+        super().__init__(f"{where}: {why}")
+
+
 class _NoIdentityError(ValueError):
     """A value that even cloudpickle refuses."""
 
@@ -59,6 +70,7 @@ class _NoIdentityError(ValueError):
             f"it: @id_for_memo.register({name}) def f(obj, output_ref=False) -> bytes; or ignore its argument"
         )
         self.why = why
+        self.what = f"a value of type {cls.__module__}.{name}, and {why}"
 
 
 class _TooManyStepsError(Exception):
@@ -71,9 +83,25 @@ class _Walk(threading.local):
     def __init__(self) -> None:
         self.path: dict[int, int] = {}
         self.steps = 0
+        self.by_name = False  # functions and classes are their names
 
 
 _walk = _Walk()
+
+
+@contextlib.contextmanager
+def names_only() -> Iterator[None]:
+    """In the body, in this thread, functions and classes are their names, whatever they hold."""
+    before, _walk.by_name = _walk.by_name, True
+    try:
+        yield
+    finally:
+        _walk.by_name = before
+
+
+def is_by_name() -> bool:
+    """Whether functions and classes are their names, in this thread now."""
+    return _walk.by_name
 
 
 # -- pieces --
@@ -108,8 +136,13 @@ def _pairs(values: Iterable[tuple[Any, Any]], output_ref: bool) -> list[bytes]:
     return [item(key, False) + item(value, output_ref) for key, value in values]
 
 
+def name_of(obj: Any) -> bytes:
+    """The encoding of the module and the qualified name of a class or a function."""
+    return seal(b"t", _utf8(f"{obj.__module__}\0{obj.__qualname__}"))
+
+
 def _class(cls: type) -> bytes:
-    return seal(b"t", _utf8(f"{cls.__module__}\0{cls.__qualname__}"))
+    return item(cls)
 
 
 _list_content = functools.partial(sequence, _LIST)
@@ -133,7 +166,7 @@ def item(obj: Any, output_ref: bool = False) -> bytes:
     return seal(b"o", _class(type(obj)) + data)
 
 
-def _enter(obj: Any, output_ref: bool, encode: Encoder) -> bytes:
+def enter(obj: Any, output_ref: bool, encode: Encoder) -> bytes:
     """Encodes an object that can contain itself: there, it is the number of steps back to it."""
     path = _walk.path
     key = id(obj)
@@ -156,6 +189,8 @@ def _enter(obj: Any, output_ref: bool, encode: Encoder) -> bytes:
 
 
 def _pickled(obj: Any) -> bytes:
+    if isinstance(obj, type | FunctionType) and not _walk.by_name:  # pickles of these may be no more than names
+        raise NotIdentified(f"{obj.__module__}.{obj.__qualname__}", "what it refers to is nested too deeply")
     try:
         data = cloudpickle.dumps(obj, 5)
     except Exception as error:
@@ -191,14 +226,14 @@ def id_for_memo(obj: Any, output_ref: bool = False) -> bytes:
     numpy = sys.modules.get("numpy")
     if numpy is not None and hasattr(numpy, "generic"):
         if isinstance(obj, numpy.generic):
-            return seal(b"n", _enter(obj.reshape(()), output_ref, _array))
+            return seal(b"n", enter(obj.reshape(()), output_ref, _array))
         if type(obj) is numpy.ndarray:
-            return _enter(obj, output_ref, _array)
+            return enter(obj, output_ref, _array)
     if isinstance(obj, os.PathLike) and hasattr(obj, "url"):
         return _file(obj, output_ref)
     if dataclasses.is_dataclass(obj) and not isinstance(obj, type):
-        return _enter(obj, output_ref, _dataclass)
-    return _enter(obj, output_ref, _object)
+        return enter(obj, output_ref, _dataclass)
+    return enter(obj, output_ref, _object)
 
 
 # Each of these treats exactly its own type; an instance of a subclass has more to it, and is treated as an object.
@@ -256,21 +291,21 @@ def _bytearray(obj: bytearray, output_ref: bool = False) -> bytes:
 def _list(obj: list[Any], output_ref: bool = False) -> bytes:
     if type(obj) is not list:
         return _plain(obj, output_ref)
-    return _enter(obj, output_ref, _list_content)
+    return enter(obj, output_ref, _list_content)
 
 
 @id_for_memo.register(tuple)
 def _tuple(obj: tuple[Any, ...], output_ref: bool = False) -> bytes:
     if type(obj) is not tuple:
         return _plain(obj, output_ref)
-    return _enter(obj, output_ref, _tuple_content)
+    return enter(obj, output_ref, _tuple_content)
 
 
 @id_for_memo.register(dict)
 def _dict(obj: dict[Any, Any], output_ref: bool = False) -> bytes:
     if type(obj) is not dict:
         return _plain(obj, output_ref)
-    return _enter(obj, output_ref, _dict_content)
+    return enter(obj, output_ref, _dict_content)
 
 
 def _dict_content(obj: dict[Any, Any], output_ref: bool) -> bytes:
@@ -287,32 +322,14 @@ def _frozenset(obj: frozenset[Any], output_ref: bool = False) -> bytes:
     return _unordered(_FROZENSET, obj, output_ref) if type(obj) is frozenset else _plain(obj, output_ref)
 
 
-@id_for_memo.register(type)
-def _type(obj: type, output_ref: bool = False) -> bytes:  # noqa: ARG001
-    return _class(obj)
-
-
-@id_for_memo.register(types.CodeType)
-def _code(code: types.CodeType, output_ref: bool = False) -> bytes:  # noqa: ARG001
-    """What a code object does; not where it stands."""
-    counts = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags)
-    names = (code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)
-    return sequence(b"K", (code.co_code, code.co_exceptiontable, code.co_consts, counts, names), False)
-
-
-@id_for_memo.register(types.FunctionType)
-def _function(fn: types.FunctionType, output_ref: bool = False) -> bytes:
-    if "<" not in fn.__qualname__:
-        return function_id(fn)
-    return _enter(fn, output_ref, _nameless_function)
-
-
-def _nameless_function(fn: types.FunctionType, output_ref: bool) -> bytes:
-    return seal(b"L", function_id(fn, source=True) + item((fn.__defaults__, fn.__kwdefaults__), output_ref))
-
-
 _plain: Encoder = id_for_memo.dispatch(object)  # the function above, without the dispatch
-_OURS = frozenset(id_for_memo.registry.values())
+_OURS = set(id_for_memo.registry.values())
+
+
+def register_own(kind: type, encode: Encoder) -> None:
+    """Adds a type whose encoding needs no mark: for this package's other modules."""
+    id_for_memo.register(kind)(encode)
+    _OURS.add(encode)
 
 
 # -- what the registry leaves to be looked at --
@@ -365,7 +382,9 @@ def _object(obj: Any, output_ref: bool) -> bytes:
         module = getattr(obj, "__module__", None)
         if getattr(sys.modules.get(str(module)), reduced, None) is not obj:
             return _pickled(obj)
-        return seal(b"G", _class(type(obj)) + text(f"{module}\0{reduced}"))
+        inner = getattr(obj, "__wrapped__", None)  # of a decorated function (lru_cache, say)
+        decorated = b"" if inner is None or _walk.by_name else item(inner)
+        return seal(b"G", _class(type(obj)) + text(f"{module}\0{reduced}") + decorated)
     make, args, state, values, entries = (*reduced, None, None, None)[:5]
     parts = [_class(type(obj)), item(make)]
     own: Any = type(obj).__reduce__
@@ -379,43 +398,3 @@ def _object(obj: Any, output_ref: bool) -> bytes:
     except _NoIdentityError as error:
         raise _NoIdentityError(type(obj), error.why) from error
     return seal(b"O", b"".join(parts))
-
-
-# -- functions --
-
-
-def _is_bound(fn: Any) -> bool:
-    owner = getattr(fn, "__self__", None)
-    return owner is not None and not isinstance(owner, types.ModuleType)
-
-
-def function_id(fn: Callable[..., Any], source: bool = False) -> bytes:
-    """The identity of a function: its module and qualified name; of any other callable: what it holds.
-
-    A function whose body is edited stays the same function. A lambda has no name of its own, so its code belongs to it.
-
-    Args:
-        fn: the function.
-        source: its code belongs to it, and the values that it closes over. What it calls does not.
-
-    Raises:
-        ValueError: it closes over (or is) something that cannot be pickled.
-    """
-    name = getattr(fn, "__qualname__", None)
-    if not isinstance(name, str) or _is_bound(fn):
-        return item(fn)
-    parts = [text(f"{getattr(fn, '__module__', None)}\0{name}")]
-    code = getattr(fn, "__code__", None)
-    if code is not None and (source or name.endswith("<lambda>")):
-        parts.append(_code(code))
-    if source:
-        parts += [_cell(cell) for cell in getattr(fn, "__closure__", None) or ()]
-    return seal(b"Q", b"".join(parts))
-
-
-def _cell(cell: types.CellType) -> bytes:
-    try:
-        content = cell.cell_contents
-    except ValueError:  # not filled yet
-        return b"X"
-    return item(content)

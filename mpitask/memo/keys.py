@@ -3,7 +3,8 @@
 `f(1, y=2)`, `f(1, 2)` and, where 2 is the default of y, `f(1)` are one call: arguments are bound to the parameters
 first. That is done here and not by `inspect.Signature.bind`, which alone would take longer than all the rest; the
 signature is read once for each function. A call that does not fit the signature gets a key of what was written; it
-will fail when it runs.
+will fail when it runs. Of a function that hands its arguments on to the one that it wraps, only the names are taken
+from that one: what such a function makes of a call that leaves something out, nobody knows.
 
 Thread rule: every function may be called from any thread.
 """
@@ -14,15 +15,18 @@ import inspect
 import types
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
-from mpitask.memo.identity import function_id, id_for_memo, item, seal, sequence, text
+from mpitask.memo.functions import Definition, name_id, with_values
+from mpitask.memo.identity import enter, id_for_memo, item, names_only, seal, sequence, text
 
-__all__ = ["function_id", "id_for_memo", "make_key"]
+__all__ = ["Identity", "id_for_memo", "make_key"]
 
-_VERSION = b"mpitask memo 1\0"  # changes when keys change, so that old checkpoints are not taken for new ones
+# They change when keys change, so that old checkpoints are not taken for new ones.
+_VERSION = b"mpitask memo 2\0"
+_VERSION_BY_NAME = b"mpitask memo 1\0"
 _REFERENCES = frozenset({"outputs", "stdout", "stderr"})  # parameters that say where output goes
 _BOUND, _WRITTEN = b"=", b"!"
 
@@ -42,7 +46,7 @@ class _Plan:
     default_of: dict[str, Any]
     rest: str | None  # the name of *args
     extra: str | None  # the name of **kwargs
-    identities: dict[bool, bytes] = field(default_factory=dict)
+    as_written: bool  # the names are those of a wrapped function: how the call is written may mean something
 
     def bind(
         self, args: Sequence[Any], kwargs: Mapping[str, Any]
@@ -72,11 +76,25 @@ class _Plan:
 _plans: weakref.WeakKeyDictionary[Any, _Plan | None] = weakref.WeakKeyDictionary()
 
 
+def _signature_of(fn: Callable[..., Any]) -> tuple[inspect.Signature, bool]:
+    """The parameters, and whether they are those of another function."""
+    own = vars(fn) if isinstance(fn, types.FunctionType) else {}
+    if "__signature__" in own:
+        return inspect.signature(fn), True
+    signature = inspect.signature(fn, follow_wrapped=False)
+    if "__wrapped__" in own and all(
+        p.kind in (_P.VAR_POSITIONAL, _P.VAR_KEYWORD) for p in signature.parameters.values()
+    ):
+        return inspect.signature(fn), True
+    return signature, False
+
+
 def _make_plan(fn: Callable[..., Any]) -> _Plan | None:
     try:
-        parameters = inspect.signature(fn).parameters.values()
+        signature, as_written = _signature_of(fn)
     except (TypeError, ValueError):  # many functions written in C
         return None
+    parameters = signature.parameters.values()
     plain = [p for p in parameters if p.kind not in (_P.VAR_POSITIONAL, _P.VAR_KEYWORD)]
     names = {p.kind: p.name for p in parameters}
     return _Plan(
@@ -86,9 +104,10 @@ def _make_plan(fn: Callable[..., Any]) -> _Plan | None:
         labels={p.name: text(p.name) for p in plain},
         positional=tuple(p.name for p in plain if p.kind is not _P.KEYWORD_ONLY),
         by_keyword=frozenset(p.name for p in plain if p.kind is not _P.POSITIONAL_ONLY),
-        default_of={p.name: p.default for p in plain if p.default is not _P.empty},
+        default_of={} if as_written else {p.name: p.default for p in plain if p.default is not _P.empty},
         rest=names.get(_P.VAR_POSITIONAL),
         extra=names.get(_P.VAR_KEYWORD),
+        as_written=as_written,
     )
 
 
@@ -106,13 +125,32 @@ def _plan_of(fn: Callable[..., Any]) -> _Plan | None:
     return plan
 
 
-def _identity(fn: Callable[..., Any], plan: _Plan | None, source: bool) -> bytes:
-    if plan is None or plan.code is None or (source and getattr(fn, "__closure__", None)):
-        return function_id(fn, source)  # what it holds may have changed
-    known = plan.identities.get(source)
-    if known is None:
-        known = plan.identities[source] = function_id(fn, source)
-    return known
+class Identity:
+    """What a function is, asked for again and again. Keeps the function, and what it knows of it.
+
+    Defaults of its parameters do not belong to it where they are put in for arguments that a call leaves out.
+    """
+
+    def __init__(self, fn: Callable[..., Any]) -> None:
+        self._fn = fn
+        self._definition: tuple[Definition, bool] | None = None
+
+    def now(self) -> bytes:
+        """What the function is at this moment.
+
+        Raises:
+            ValueError: it refers to something that cannot be identified; the message says what and where.
+        """
+        fn = self._fn
+        if not isinstance(fn, types.FunctionType):
+            return item(fn)
+        plan = _plan_of(fn)
+        defaults = plan is None or plan.as_written
+        known = self._definition
+        if known is None or known[1] is not defaults or not known[0].holds():
+            known = self._definition = Definition(fn, defaults=defaults), defaults
+        definition = known[0]
+        return enter(fn, False, lambda *_: with_values(definition)) if definition.values else with_values(definition)
 
 
 def make_key(  # noqa: PLR0917 - all but the first are named in calls
@@ -120,8 +158,9 @@ def make_key(  # noqa: PLR0917 - all but the first are named in calls
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
     ignore: Iterable[str] | None = (),
-    source: bool = False,
+    by_name: bool = False,
     outputs: Sequence[Any] = (),
+    identity: bytes | None = None,
 ) -> str:
     """The key of a call.
 
@@ -131,24 +170,41 @@ def make_key(  # noqa: PLR0917 - all but the first are named in calls
         kwargs: its keyword arguments. Those named outputs, stdout and stderr say where output goes: of a file there,
             only the name counts.
         ignore: names of parameters that do not count, however their arguments are given; unknown ones are no error.
-        source: the function's code counts, not only its name.
+        by_name: functions and classes are their names, so that an edited function is the same.
         outputs: further places where output goes.
+        identity: what `Identity(fn).now()` has given, if that is known.
 
     Returns:
         64 hexadecimal digits.
 
     Raises:
+        NotIdentified: the function, or one among the arguments, refers to something that cannot be identified.
         ValueError: an argument cannot be identified; the message names its type and says how to register it.
     """
+    if by_name:
+        with names_only():
+            return _digest([_VERSION_BY_NAME, name_id(fn)], fn, args, kwargs, ignore, outputs)
+    return _digest([_VERSION, identity or Identity(fn).now()], fn, args, kwargs, ignore, outputs)
+
+
+def _digest(  # noqa: PLR0917 - as make_key
+    parts: list[bytes],
+    fn: Callable[..., Any],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    ignore: Iterable[str] | None,
+    outputs: Sequence[Any],
+) -> str:
     ignored = {ignore} if isinstance(ignore, str) else frozenset(ignore or ())
     plan = _plan_of(fn)
     bound = None if plan is None else plan.bind(args, kwargs)
-    parts = [_VERSION, _identity(fn, plan, source)]
     if plan is None or bound is None:
         parts += [_WRITTEN, sequence(b"*", args, False), _keywords(kwargs, ignored)]
     else:
         parts.append(_BOUND)
         values, rest, extra = bound
+        if plan.as_written:
+            parts.append(b"%d" % len(args))
         for name, label in plan.labels.items():
             if name in values and name not in ignored:
                 parts.append(label)

@@ -3,8 +3,8 @@
 Guarantees:
 
 - Of identical calls one runs at a time: the others get its future. A plugin of another kind may do otherwise.
-- Within a run, results and exceptions are remembered. What says nothing of the function is not: a lost worker, a
-  cancellation, a dependency that failed.
+- Within a run, results are remembered; exceptions only with `cache_failures`, and never what says nothing of the
+  function: a lost worker, a cancellation, a dependency that failed. Calls that wait for the same call share its end.
 - Checkpoints hold results only, as they were when the task ended. They hold every result that the run made or took from
   an older checkpoint, so that the newest checkpoint is enough for the next run.
 
@@ -30,6 +30,7 @@ import cloudpickle
 
 from mpitask.errors import ConfigurationError, DependencyError, MpitaskError, TaskError, WorkerLost
 from mpitask.memo.checkpoints import STORE_NAME, Pickled, get_all_checkpoints, read_checkpoints
+from mpitask.memo.identity import NotIdentified
 from mpitask.memo.keys import make_key
 from mpitask.memo.store import Store
 
@@ -45,8 +46,8 @@ class Memoizer(ABC):
     """Decides whether a task has to run. The engine calls it, from any of its threads.
 
     A task is a mapping with the keys `id`, `memoize` (bool), `func`, `args`, `kwargs`, `ignore_for_cache` (names, or
-    None), `app_fu` (the task's future), `hashsum` (set by `check_memo`) and, if wanted, `source_hash` (bool: the code
-    of the function counts).
+    None), `app_fu` (the task's future), `hashsum` (set by `check_memo`) and, if wanted, `cache_key` ("name": functions
+    are their names), `identity` (bytes: what the function was when it was called) and `cache_failures` (bool).
     """
 
     @abstractmethod
@@ -112,6 +113,7 @@ class BasicMemoizer(Memoizer):
             every `checkpoint_period`; "dfk_exit": when the run ends; "manual": when `checkpoint()` is called. What is
             left at the end of the run is written then, in every mode. None: never.
         memoize: False switches memoisation off for all tasks.
+        cache_failures: exceptions are remembered for the run, too, where the task does not say otherwise.
 
     Raises:
         ConfigurationError: a value is out of its range; the message says what is allowed.
@@ -124,15 +126,18 @@ class BasicMemoizer(Memoizer):
         checkpoint_period: str | None = None,
         checkpoint_mode: Mode | None = None,
         memoize: bool = True,
+        cache_failures: bool = False,
     ) -> None:
         if checkpoint_mode is not None and checkpoint_mode not in MODES:
             raise ConfigurationError(f"checkpoint_mode={checkpoint_mode!r}: give None or one of {', '.join(MODES)}")
-        if not isinstance(memoize, bool):
-            raise ConfigurationError(f"memoize={memoize!r}: give True or False")
+        for name, value in (("memoize", memoize), ("cache_failures", cache_failures)):
+            if not isinstance(value, bool):
+                raise ConfigurationError(f"{name}={value!r}: give True or False")
         self.checkpoint_files = _check_files(checkpoint_files)
         self.checkpoint_period = checkpoint_period
         self.checkpoint_mode = checkpoint_mode
         self.memoize = memoize
+        self.cache_failures = cache_failures
         self._period_s = None if checkpoint_period is None else _seconds(checkpoint_period)
         if checkpoint_mode == "periodic" and self._period_s is None:
             raise ConfigurationError("checkpoint_mode='periodic' needs checkpoint_period='HH:MM:SS'")
@@ -217,9 +222,19 @@ class BasicMemoizer(Memoizer):
         if not self.memoize or not task["memoize"]:
             task["hashsum"] = None
             return None
-        key = make_key(
-            task["func"], task["args"], task["kwargs"], task.get("ignore_for_cache"), bool(task.get("source_hash"))
-        )
+        try:
+            key = make_key(
+                task["func"],
+                task["args"],
+                task["kwargs"],
+                task.get("ignore_for_cache"),
+                by_name=task.get("cache_key") == "name",
+                identity=task.get("identity"),
+            )
+        except NotIdentified as error:
+            tell_once(task["func"], error)
+            task["hashsum"] = None
+            return None
         task["hashsum"] = key
         mine: Future[Any] = task["app_fu"]
         while True:
@@ -251,8 +266,10 @@ class BasicMemoizer(Memoizer):
             self._keep(task["hashsum"], payload)
 
     def update_memo_exception(self, task: Task, exception: BaseException) -> None:
-        """Remembers, for this run, that the function failed; forgets the task if something else did."""
-        self._settle(task, _Failure(exception) if _is_of_function(exception) else None)
+        """Forgets the task; or remembers, for this run, that the function failed, if that is wanted."""
+        wanted = task.get("cache_failures")
+        wanted = self.cache_failures if wanted is None else wanted
+        self._settle(task, _Failure(exception) if wanted and _is_of_function(exception) else None)
 
     def _settle(self, task: Task, outcome: _Entry | None) -> bool:
         """Replaces a running task by its outcome; whether it was this task that had to run."""
@@ -326,6 +343,22 @@ class BasicMemoizer(Memoizer):
             if not self._failed_to_save:
                 _log.error("the checkpoint cannot be made; the results are kept in memory: %s", error)
             self._failed_to_save = True
+
+
+_told: set[tuple[str, str]] = set()
+
+
+def tell_once(fn: Any, error: NotIdentified) -> None:
+    """Says that calls of a function run without a cache, and why; once for each reason."""
+    name = f"{getattr(fn, '__module__', None)}.{getattr(fn, '__qualname__', type(fn).__qualname__)}"
+    if (name, str(error)) not in _told:
+        _told.add((name, str(error)))
+        _log.warning(
+            "calls of %s are run and not remembered: what it is cannot be told. %s. Give that as an argument (see "
+            "ignore_for_cache), or say cache_key='name' if its name is enough",
+            name,
+            error,
+        )
 
 
 def _is_of_function(exception: BaseException) -> bool:

@@ -17,6 +17,7 @@ from apps_helpers import Counted, hold, soon
 
 from mpitask import (
     BashExitFailure,
+    ConfigurationError,
     DependencyError,
     Engine,
     File,
@@ -227,16 +228,103 @@ def test_hits_after_the_engine_has_ended(make_engine: Callable[..., Engine]) -> 
         app()
 
 
+# -- what the function is --
+
+
+def test_functions_of_one_factory_are_different() -> None:
+    def scale_by(factor: int) -> Any:
+        return python_app(lambda x: factor * x, cache=True)
+
+    assert [scale_by(factor)(7).result(timeout=60) for factor in (2, 3, 2)] == [14, 21, 14]
+
+
+def test_what_the_script_redefines_is_seen(engine: Engine) -> None:
+    """By the cache, and by the workers that run the call."""
+    names: dict[str, Any] = {"__name__": "__main__", "python_app": python_app, "factor": 2, "items": [1]}
+    exec(
+        "def g(x): return factor * x\n"
+        "@python_app(cache=True)\ndef f(x): return g(x) + sum(items)\n"
+        "@python_app\ndef late(x): return x\n",
+        names,
+    )
+    assert names["f"](5).result(timeout=60) == 11
+    names["factor"] = 3
+    assert names["f"](5).result(timeout=60) == 16
+    names["items"].append(100)
+    assert names["f"](5).result(timeout=60) == 116
+    exec("def g(x): return -x", names)
+    assert names["f"](5).result(timeout=60) == 96
+    exec("def g(x): return factor * x", names)
+    names["items"].pop()
+    again = names["f"](5)
+    assert (again.result(timeout=60), again.task_status()) == (16, "memo_done")
+
+
+def test_a_call_is_of_the_function_as_it_was_when_it_was_made(tmp_path: Path) -> None:
+    names: dict[str, Any] = {"__name__": "__main__", "factor": 2}
+    exec("def f(x): return factor * x", names)
+    app = python_app(names["f"], cache=True)
+    gate = str(tmp_path / "gate")
+    early = app(hold(gate, 5))
+    names["factor"] = 3
+    late = app(hold(gate, 5))
+    (tmp_path / "gate").touch()
+    assert [early.result(timeout=60), late.result(timeout=60)] == [10, 15]
+    assert app(5).result(timeout=60) == 15
+    names["factor"] = 2
+    assert app(5).result(timeout=60) == 10
+
+
+def test_a_function_that_cannot_be_identified_runs_without_a_cache(
+    make_engine: Callable[..., Engine], caplog: pytest.LogCaptureFixture
+) -> None:
+    names: dict[str, Any] = {"__name__": "__main__", "lock": threading.Lock(), "runs": []}
+    exec("def f(x):\n with lock:\n  runs.append(x)\n  return x", names)
+    app = python_app(names["f"], cache=True, data_flow_kernel=make_engine(inline=True))
+    futures = [app(1) for _ in range(2)]
+    for future in futures:
+        future.exception(timeout=60)  # the lock cannot be sent either; an engine may come that can
+    assert [future.task_status() for future in futures].count("memo_done") == 0
+    assert caplog.text.count("__main__.f are run and not remembered") == 1
+    assert "the global 'lock', which __main__.f reads" in caplog.text
+
+
+def test_a_name_may_be_enough() -> None:
+    names: dict[str, Any] = {"__name__": "__main__", "factor": 2}
+    exec("def f(x): return factor * x", names)
+    app = python_app(names["f"], cache=True, cache_key="name")
+    assert app(5).result(timeout=60) == 10
+    names["factor"] = 3
+    assert app(5).result(timeout=60) == 10
+    with pytest.raises(ConfigurationError, match="give 'content' or 'name'"):
+        python_app(cache_key="both")
+
+
 # -- failures --
 
 
-def test_exceptions_are_remembered(tmp_path: Path) -> None:
+def test_a_call_that_has_failed_is_run_when_it_is_made_again(tmp_path: Path) -> None:
     app = Counted(tmp_path / "runs", lambda x: 1 // x, retries=1)
     for _ in range(2):
         with pytest.raises(ZeroDivisionError):
             app(0).result(timeout=60)
+    assert app.runs == 4  # two calls, each tried twice
+    futures = [app(0) for _ in range(2)]
+    assert [type(future.exception(timeout=60)) for future in futures] == [ZeroDivisionError] * 2
+
+
+@pytest.mark.parametrize("of_app", [False, True])
+def test_exceptions_are_remembered_where_that_is_wanted(
+    tmp_path: Path, make_engine: Callable[..., Engine], of_app: bool
+) -> None:
+    engine = make_engine(inline=True, cache_failures=not of_app)
+    options: dict[str, Any] = {"cache_failures": True} if of_app else {}
+    app = Counted(tmp_path / "runs", lambda x: 1 // x, retries=1, data_flow_kernel=engine, **options)
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            app(0).result(timeout=60)
     assert app.runs == 2  # one call, tried twice
-    false = bash_app(lambda: "exit 3", cache=True)
+    false = bash_app(lambda: "exit 3", cache=True, data_flow_kernel=engine, **options)
     assert [false().exception(timeout=60).exitcode for _ in range(2)] == [3, 3]
     assert isinstance(false().exception(timeout=60), BashExitFailure)
 

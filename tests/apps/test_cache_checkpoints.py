@@ -69,6 +69,39 @@ def test_checkpoints_are_read_by_the_next_process(launcher: Launcher, tmp_path: 
         assert [Path(path).parent.name for path in get_all_checkpoints(tmp_path / mode)] == ["000", "001"]
 
 
+EDITED = """
+import mpitask
+from mpitask import python_app
+import helper_module
+
+def helper(x):
+    return x + {helper}
+
+@python_app(cache=True{options})
+def answer(x):
+    return helper(x) * {factor} + helper_module.more()
+
+with mpitask.load(inline=True, checkpoint_mode="task_exit") as engine:
+    future = answer(1)
+    print(future.result(), future.task_status())
+"""
+
+
+@pytest.mark.writes
+def test_a_checkpoint_is_of_the_function_as_it_is(launcher: Launcher, tmp_path: Path) -> None:
+    def run(more: int = 0, options: str = "", **edit: int) -> str:
+        (tmp_path / "helper_module.py").write_text(f"def more():\n    return {more}{' ' * more}\n")
+        done = launcher.run(EDITED.format(options=options, **({"helper": 1, "factor": 1} | edit)), plain=True)
+        assert done.rc == 0, done.err
+        return done.out.strip()
+
+    assert [run(), run()] == ["2 exec_done", "2 memo_done"]
+    assert [run(factor=3), run(helper=2), run(more=5)] == ["6 exec_done", "3 exec_done", "7 exec_done"]
+    assert [run(), run(factor=3)] == ["2 memo_done", "6 memo_done"]
+    named = ", cache_key='name'"
+    assert [run(options=named), run(options=named, factor=3)] == ["2 exec_done", "2 memo_done"]
+
+
 def test_checkpoint_options_of_the_configuration(make_engine: Callable[..., Engine], tmp_path: Path) -> None:
     app = Counted(tmp_path / "runs", lambda x: x)
     for _ in range(2):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import pathlib
@@ -12,7 +13,9 @@ from typing import Any
 
 import pytest
 
-from mpitask.memo import function_id, id_for_memo
+from mpitask.memo import Identity, id_for_memo
+from mpitask.memo.functions import name_id
+from mpitask.memo.identity import names_only
 
 # -- functions --
 
@@ -38,21 +41,23 @@ def make(source: str) -> Any:
     return namespace["f"]
 
 
-def test_a_function_is_its_name() -> None:
+def test_by_name_a_function_is_its_name() -> None:
     one, edited = make("def f(x): return x"), make("def f(x): return x + 1")
-    assert function_id(one) == function_id(edited) == id_for_memo(one) == id_for_memo(edited)
-    assert function_id(module_function) != function_id(other_function)
-    assert function_id(adder(1)) == function_id(adder(2))  # two of one factory are one function, unless source counts
+    with names_only():
+        assert name_id(one) == name_id(edited) == id_for_memo(one) == id_for_memo(edited)
+    assert name_id(module_function) != name_id(other_function)
+    assert name_id(adder(1)) == name_id(adder(2))
+    assert id_for_memo(one) != id_for_memo(edited)
 
 
-def test_with_source_a_function_is_its_code() -> None:
+def test_a_function_is_its_code() -> None:
     bodies = ["x", "x + 1", "x + 1.0", "x + True", "abs(x)", "len(x)", "(lambda: x)", "(lambda: 1)", "[x]", "{x}"]
-    ids = [function_id(make(f"def f(x): return {body}"), source=True) for body in bodies]
+    ids = [Identity(make(f"def f(x): return {body}")).now() for body in bodies]
     assert len(set(ids)) == len(ids)
     moved = make("\n\n\ndef f(x):\n    # a comment\n    return (x)")
-    assert function_id(moved, source=True) == ids[0]
-    assert function_id(adder(1), source=True) != function_id(adder(2), source=True)
-    assert function_id(adder([1]), source=True) == function_id(adder([1]), source=True)
+    assert Identity(moved).now() == ids[0]
+    assert Identity(adder(1)).now() != Identity(adder(2)).now()
+    assert Identity(adder([1])).now() == Identity(adder([1])).now()
 
 
 def test_nameless_functions_as_arguments_are_their_code_and_what_they_hold() -> None:
@@ -70,10 +75,12 @@ def test_nameless_functions_as_arguments_are_their_code_and_what_they_hold() -> 
         adder([1]),
         recursive,
     ]
-    ids = [id_for_memo(function) for function in functions]
-    assert len(set(ids)) == len(ids)
-    assert [id_for_memo(adder(1)), id_for_memo(adder([1]))] == [ids[5], ids[7]]
-    assert function_id(functions[0]) != function_id(functions[1])
+    for rule in (contextlib.nullcontext, names_only):
+        with rule():
+            ids = [id_for_memo(function) for function in functions]
+            assert len(set(ids)) == len(ids)
+            assert [id_for_memo(adder(1)), id_for_memo(adder([1]))] == [ids[5], ids[7]]
+    assert name_id(functions[0]) != name_id(functions[1])
 
 
 def test_callables_without_a_name_are_what_they_hold() -> None:
@@ -85,10 +92,11 @@ def test_callables_without_a_name_are_what_they_hold() -> None:
             return x * self.factor
 
     callables = [Scale(1), Scale(2), Scale(1).__call__, Scale(2).__call__, functools.partial(max, 1), [1].append]
-    ids = [function_id(fn) for fn in callables]
-    assert len(set(ids)) == len(ids)
-    assert function_id(Scale(1)) == ids[0]
-    assert function_id(functools.lru_cache(module_function)) == function_id(module_function)
+    for identify in (name_id, lambda fn: Identity(fn).now()):
+        ids = [identify(fn) for fn in callables]
+        assert len(set(ids)) == len(ids)
+        assert identify(Scale(1)) == ids[0]
+    assert name_id(functools.lru_cache(module_function)) == name_id(module_function)
 
 
 def test_an_empty_cell_is_no_error() -> None:
@@ -96,9 +104,9 @@ def test_an_empty_cell_is_no_error() -> None:
         def inner() -> Any:
             return later
 
-        result = function_id(inner, source=True)
+        result = Identity(inner).now()
         later = 1
-        return result, function_id(inner, source=True)
+        return result, Identity(inner).now()
 
     before, after = outer()
     assert before != after
@@ -216,7 +224,7 @@ def test_wrong_registrations() -> None:
 STABLE = """
 import collections, dataclasses, datetime, decimal, enum, functools, hashlib, pathlib, sys, zoneinfo
 import numpy as np
-from mpitask.memo import function_id, id_for_memo, make_key
+from mpitask.memo import Identity, id_for_memo, make_key
 
 class Own:
     def __init__(self, *parts):
@@ -250,8 +258,8 @@ values = [words, frozenset(words), dict.fromkeys(words), Own(words, 1), OwnSet(w
     collections.defaultdict(list, {w: [w] for w in words}), collections.deque(map(str, [1, 2])), sys]
 for value in values:
     print(hashlib.sha256(id_for_memo(value)).hexdigest())
-print(function_id(named, source=True).hex())
-print(make_key(named, (words,), {}), make_key(named, (), {"x": Own()}, source=True))
+print(Identity(named).now().hex())
+print(make_key(named, (words,), {}), make_key(named, (), {"x": Own()}))
 """
 
 

@@ -108,25 +108,33 @@ def test_callables() -> None:
     assert key(functools.partial(f, 1), 2) == key(functools.partial(f, 1), y=2) != key(functools.partial(f, 2), 2)
 
 
-def test_source_counts_on_demand() -> None:
+def test_by_name_the_source_does_not_count() -> None:
     def make(body: str) -> Any:
         namespace: dict[str, Any] = {"__name__": "somewhere"}
         exec(f"def f(x): return {body}", namespace)
         return namespace["f"]
 
-    assert make_key(make("x"), (1,), {}) == make_key(make("x + 1"), (1,), {})
-    assert make_key(make("x"), (1,), {}, source=True) != make_key(make("x + 1"), (1,), {}, source=True)
-    assert make_key(make("x"), (1,), {}, source=True) == make_key(make("x"), (1,), {}, source=True)
+    assert make_key(make("x"), (1,), {}, by_name=True) == make_key(make("x + 1"), (1,), {}, by_name=True)
+    assert make_key(make("x"), (1,), {}) != make_key(make("x + 1"), (1,), {})
+    assert make_key(make("x"), (1,), {}) == make_key(make("x"), (1,), {})
 
-    count = 0
 
-    def closure() -> int:
-        return count
+def test_how_a_wrapped_function_is_called_may_mean_something() -> None:
+    def wrapped(x: int, y: int = 3) -> int:
+        return x + y
 
-    first = make_key(closure, (), {}, source=True)
-    assert first == make_key(closure, (), {}, source=True)
-    count = 1
-    assert first != make_key(closure, (), {}, source=True)
+    @functools.wraps(wrapped)
+    def sets(*args: Any, **kwargs: Any) -> int:
+        kwargs.setdefault("y", 5)
+        return wrapped(*args, **kwargs)
+
+    @functools.wraps(wrapped)
+    def other(x: int, y: int = 7) -> int:
+        return wrapped(x, y)
+
+    assert len({key(sets, 1), key(sets, 1, y=3), key(sets, 1, 3)}) == 3
+    assert key(sets, 1, y=4, ignore=["y"]) == key(sets, 1, ignore=["y"])
+    assert key(other, 1) == key(other, 1, 7) != key(other, 1, 3)
 
 
 def test_a_function_that_is_changed_is_read_again() -> None:

@@ -116,13 +116,19 @@ def test_a_result_is_found_again(runs: Runs) -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), TaskError("a rule of the app is broken")])
-def test_an_exception_is_found_again(runs: Runs, error: Exception) -> None:
-    memoizer = runs.start(BasicMemoizer())
-    memoizer.check_memo(first := task(1))
-    memoizer.update_memo_exception(first, error)
-    found = memoizer.check_memo(task(1))
-    assert found is not None
-    assert found.exception(0) is error
+def test_an_exception_is_found_again_where_that_is_wanted(runs: Runs, error: Exception) -> None:
+    for by_default, of_task, found_again in (
+        (False, None, False),
+        (True, None, True),
+        (False, True, True),
+        (True, False, False),
+    ):
+        memoizer = runs.start(BasicMemoizer(cache_failures=by_default))
+        memoizer.check_memo(first := task(1) | {"cache_failures": of_task})
+        memoizer.update_memo_exception(first, error)
+        found = memoizer.check_memo(task(1))
+        assert (found is not None) is found_again
+        assert found is None or found.exception(0) is error
 
 
 @pytest.mark.parametrize(
@@ -137,7 +143,7 @@ def test_an_exception_is_found_again(runs: Runs, error: Exception) -> None:
     ],
 )
 def test_what_says_nothing_of_the_function_is_forgotten(runs: Runs, error: BaseException) -> None:
-    memoizer = runs.start(BasicMemoizer())
+    memoizer = runs.start(BasicMemoizer(cache_failures=True))
     memoizer.check_memo(first := task(1))
     memoizer.update_memo_exception(first, error)
     assert memoizer.check_memo(task(1)) is None
@@ -224,17 +230,17 @@ def test_an_argument_that_cannot_be_identified_fails_the_task(runs: Runs) -> Non
         memoizer.check_memo(task(threading.Lock()))
 
 
-def test_the_source_may_count(runs: Runs) -> None:
+def test_by_name_the_source_does_not_count(runs: Runs) -> None:
     def make(body: str) -> Any:
         namespace: dict[str, Any] = {"__name__": "somewhere"}
         exec(f"def f(x): return {body}", namespace)
         return namespace["f"]
 
     memoizer = runs.start(BasicMemoizer())
-    assert run(memoizer, task(1, func=make("x"))) == 1
-    assert run(memoizer, task(1, func=make("x + 1"))) == 1
-    assert run(memoizer, task(1, func=make("x + 1")) | {"source_hash": True}) == 2
-    assert run(memoizer, task(1, func=make("x + 2")) | {"source_hash": True}) == 3
+    assert run(memoizer, task(1, func=make("x")) | {"cache_key": "name"}) == 1
+    assert run(memoizer, task(1, func=make("x + 1")) | {"cache_key": "name"}) == 1
+    assert run(memoizer, task(1, func=make("x + 1"))) == 2
+    assert run(memoizer, task(1, func=make("x + 2"))) == 3
 
 
 def test_plugins_can_choose(runs: Runs) -> None:
@@ -377,7 +383,7 @@ def test_results_that_cannot_be_pickled_or_unpickled_cost_a_warning(
     run(memoizer, task(1, func=lambda x: threading.Lock()))
     assert "the result of task 7 is not in the checkpoint: cannot pickle" in caplog.text
     make = lambda x: Fragile()  # noqa: E731
-    run(memoizer, task(1, func=make))
+    run(memoizer, task(1, func=make) | {"cache_key": "name"})
     function = run(memoizer, task(2, func=lambda x: lambda: x))
     memoizer.close()
     assert function() == 2
@@ -385,10 +391,10 @@ def test_results_that_cannot_be_pickled_or_unpickled_cost_a_warning(
 
     memoizer = runs.start(BasicMemoizer(checkpoint_mode="task_exit"))
     monkeypatch.delattr(f"{__name__}._fragile")
-    new = task(1, func=make)
+    new = task(1, func=make) | {"cache_key": "name"}
     assert memoizer.check_memo(new) is None
     assert "cannot be used, and its task runs again" in caplog.text
-    assert memoizer.check_memo(task(1, func=make)) is new["app_fu"]
+    assert memoizer.check_memo(task(1, func=make) | {"cache_key": "name"}) is new["app_fu"]
 
 
 def test_bad_checkpoints_are_not_passed_over(runs: Runs, tmp_path: Path) -> None:

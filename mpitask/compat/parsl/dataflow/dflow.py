@@ -327,6 +327,8 @@ class DataFlowKernel:
                 priority=_arguments.priority_of(spec),
                 cache=cache,
                 ignore_for_cache=ignore_for_cache or (),
+                cache_key="name",
+                cache_failures=True,
                 pool=pool,
                 executor=label,
                 after=None if self._resolver is None else _arguments.gathered(self._resolver, app_args, kwargs),

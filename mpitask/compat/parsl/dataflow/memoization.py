@@ -1,5 +1,7 @@
 """`parsl.dataflow.memoization`: mpitask's, with checkpoints in the form of Parsl.
 
+As there, a function is its name, whatever its code, and a call that has failed fails again.
+
 Types registered with `id_for_memo` are known everywhere.
 """
 
@@ -25,7 +27,7 @@ _log = logging.getLogger("parsl")
 
 def make_hash(task: Mapping[str, Any]) -> str:
     """The key of a task, under which its result is remembered."""
-    return make_key(task["func"], task["args"], task["kwargs"], task.get("ignore_for_cache"))
+    return make_key(task["func"], task["args"], task["kwargs"], task.get("ignore_for_cache"), by_name=True)
 
 
 class _IdForMemo:
