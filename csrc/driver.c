@@ -185,19 +185,43 @@ static int take_messages(mt_driver *d, uint64_t *moved) {
     return MT_OK;
 }
 
+/* A child is lost, or cannot be understood: that costs what it has. It is told to end, if it can be told. Without a parent this rank is of no use. */
+static int give_up(mt_driver *d, mt_peer *peer, int why) {
+    if (peer->is_parent) return why;
+    if (peer->is_given_up) return MT_OK;
+    peer->is_given_up = d->has_given_up = true;
+    mti_joiner_clean_up(&peer->joiner);
+    mt_lost lost = {0, -1, MT_LOST_RANK};
+    int status = mt_engine_lane_lost(d->engine, peer->lane, &lost, UINT64_MAX);
+    mt_rec stop = {sizeof stop, 0, MT_KIND_STOP, 0, MT_STOP_NOW};
+    mt_part part = {&stop, sizeof stop};
+    return status == MT_OK ? mti_link_send(&peer->link.base, &part, 1, NULL) : status;
+}
+
+static int give_up_lost(mt_driver *d) {
+    int status = MT_OK;
+    for (uint32_t rank; status == MT_OK && d->transport->next_lost != NULL && d->transport->next_lost(d->transport, &rank);) {
+        mt_peer *peer = find_peer(d, rank);
+        if (peer != NULL) status = give_up(d, peer, MT_E_PEER);
+    }
+    return status;
+}
+
 static int take_frame(mt_driver *d, const mt_arrival *arrival) {
     mt_peer *peer = find_peer(d, arrival->peer);
-    if (peer == NULL) return MT_OK; /* not a neighbour: nobody may send us anything, so nothing is owed */
+    if (peer == NULL || peer->is_given_up) return MT_OK; /* not a neighbour: nobody may send us anything, so nothing is owed */
     mt_frame_reader reader;
     int status = mti_frame_open(&reader, arrival->data, arrival->size);
     if (status == MT_OK && peer->is_parent && (reader.flags & MT_FRAME_HURRY) != 0) d->hurry_until_ns = now_ns() + HURRY_NS;
     while (status == MT_OK) {
         mt_incoming incoming;
         status = mti_frame_next(&reader, &peer->joiner, &incoming);
+        if (status == MT_E_NOMEM) return give_up(d, peer, status); /* it announces more bytes than there is memory */
         if (status != MT_OK) break;
         status = peer->is_parent ? mt_engine_from_parent(d->engine, &incoming)
                                  : mt_engine_from_lane(d->engine, peer->lane, &incoming);
     }
+    if (status == MT_E_RECORD) return give_up(d, peer, status);
     return status == MT_E_AGAIN ? MT_OK : status;
 }
 
@@ -210,8 +234,8 @@ static int take_frames(mt_driver *d, uint64_t *moved) {
         mt_add_relaxed(&d->frames_in, 1);
         ++*moved;
         status = take_frame(d, &arrival);
-        int released = d->transport->release(d->transport, &arrival);
-        if (status != MT_OK || released != MT_OK) return status != MT_OK ? status : released;
+        d->transport->release(d->transport, &arrival);
+        if (status != MT_OK) return status;
     }
     return MT_OK;
 }
@@ -282,6 +306,7 @@ static int step(mt_driver *d, uint64_t *moved) {
     }
     if (status == MT_OK && d->bank != NULL) status = mti_bank_step(d->bank, d->engine, d->bank_lane, now_ns(), moved);
     if (status == MT_OK && d->transport != NULL) status = take_frames(d, moved);
+    if (status == MT_OK && d->transport != NULL) status = give_up_lost(d);
     if (status == MT_OK && d->phase == PHASE_RUNNING) status = mt_engine_dispatch(d->engine, now_ns(), moved);
     if (status == MT_OK && d->phase == PHASE_RUNNING) status = tell_slots(d);
     if (status == MT_OK) status = mti_local_flush(d->local, moved);
@@ -327,7 +352,7 @@ static void go_on_stopping(mt_driver *d) {
         bool sent = d->transport == NULL || d->transport->in_flight(d->transport) == 0;
         for (uint32_t i = 0; i < d->n_peers; i++) sent = sent && d->peers[i].link.base.first == NULL;
         if (sent) {
-            mt_store_release(&d->is_clean, 1);
+            if (!d->has_given_up) mt_store_release(&d->is_clean, 1);
             d->phase = PHASE_ENDED;
         }
     }

@@ -55,6 +55,7 @@ typedef struct mt_peer {
     mt_frame_link link;
     mt_joiner joiner;
     mt_bell *bell; /* NULL: on another node */
+    bool is_given_up; /* children: it is lost, or sent what is no record; what it still sends does not count */
     bool awaits;   /* a frame to it may not have left: it is rung when sends complete */
 } mt_peer;
 
@@ -111,6 +112,7 @@ struct mt_driver {
     uint32_t sends_in_flight;
     uint32_t said_slots;
     bool has_submitted; /* since the last step */
+    bool has_given_up;  /* some peer */
     _Atomic uint64_t steps, sleeps, frames_in, frames_out;
 };
 

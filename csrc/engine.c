@@ -427,7 +427,7 @@ int mt_engine_say_bye(mt_engine *e) { return mti_engine_send_head(e->lanes[e->up
 
 int mt_engine_stop_children(mt_engine *e, uint32_t mode) {
     for (uint32_t i = 0; i < e->n_lanes; i++) {
-        if (e->lanes[i].role != MT_ROLE_CHILD) continue;
+        if (e->lanes[i].role != MT_ROLE_CHILD || e->lanes[i].is_gone) continue;
         int status = mti_engine_send_head(e->lanes[i].link, MT_KIND_STOP, 0, mode);
         if (status != MT_OK) return status;
     }

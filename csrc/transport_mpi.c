@@ -42,6 +42,7 @@ typedef struct neighbour {
     uint32_t rank;
     uint32_t next;  /* which of its receives is the oldest */
     uint32_t sends; /* frames that are being filled or under way */
+    bool is_lost, is_told_of;
 } neighbour;
 
 /* Requests of the library in a row, as it wants them. */
@@ -63,6 +64,9 @@ typedef struct mpi_transport {
     uint32_t *ready; /* receive slots to be given out: a ring of n_receives places */
     uint32_t n_receives, ready_at, n_ready;
     requests sending, receiving;
+    uint32_t n_untold; /* lost neighbours that next_lost has not given */
+    bool has_failed;   /* the library, and for nobody in particular */
+    bool has_left_behind; /* requests of lost neighbours: the library may still use their frames */
     int *indices;
     unsigned char *statuses;
     unsigned char *memory;
@@ -98,20 +102,106 @@ static int mpi_irecv(mpi_transport *t, uint32_t slot) {
     return code;
 }
 
-/* Completed ones are in `indices` and `statuses` then; the library has taken their handles out. */
-static int mpi_testsome(mpi_transport *t, requests *r, uint32_t *out_n) {
-    int n = 0;
-    *out_n = 0;
-    for (uint32_t look = 0; look < t->table.looks && n <= 0; look++) {
-        int code = is_int(t) ? ((testsome_int)t->table.testsome)((int)r->n, (int *)(void *)r->handles, &n, t->indices,
-                                                                 t->statuses)
-                             : ((testsome_pointer)t->table.testsome)((int)r->n, (void **)(void *)r->handles, &n,
-                                                                     t->indices, t->statuses);
-        if (code != MPI_SUCCESS_CODE) return MT_E_PEER;
+static int mpi_test(mpi_transport *t, void *handle, int *flag) {
+    return is_int(t) ? ((test_int)t->table.test)(handle, flag, t->statuses) : ((test_pointer)t->table.test)(handle, flag, t->statuses);
+}
+
+static bool is_null(const mpi_transport *t, const void *handle) { return memcmp(handle, &t->table.request_null, t->table.handle_size) == 0; }
+
+/* ---- lost neighbours ---- */
+
+static void abandon(mpi_transport *t, requests *r, uint32_t i) {
+    void *handle = handle_at(t, r, i);
+    if (is_null(t, handle)) return;
+    memcpy(handle, &t->table.request_null, t->table.handle_size);
+    r->active--;
+    t->has_left_behind = true;
+}
+
+static void lose(mpi_transport *t, uint32_t place) {
+    neighbour *peer = &t->peers[place];
+    if (peer->is_lost) return;
+    peer->is_lost = true;
+    t->n_untold++;
+    for (uint32_t i = 0; i < t->n_sends; i++) {
+        if (t->sends[i].peer == place) abandon(t, &t->sending, i); /* its slot is not used again */
     }
-    if (n > 0) *out_n = (uint32_t)n; /* MPI_UNDEFINED, when nothing is active, is negative */
-    r->active -= *out_n;
-    return MT_OK;
+    for (uint32_t i = 0; i < RECEIVES; i++) abandon(t, &t->receiving, place * RECEIVES + i);
+}
+
+static uint32_t place_of_request(const mpi_transport *t, const requests *r, uint32_t i) {
+    return r == &t->sending ? t->sends[i].peer : i / RECEIVES;
+}
+
+static int status_error(const mpi_transport *t, int i) {
+    int code;
+    memcpy(&code, t->statuses + (size_t)i * t->table.status_size + t->table.error_at, sizeof code);
+    return code;
+}
+
+/* The library has completed requests, some of them with an error, which their statuses tell: those that are well stay in `indices`. */
+static uint32_t sort_out(mpi_transport *t, requests *r, int n) {
+    uint32_t well = 0;
+    for (int i = 0; i < n; i++) { /* those that the library has taken out; others are counted when they are abandoned */
+        r->active -= status_error(t, i) != MPI_SUCCESS_CODE && is_null(t, handle_at(t, r, (uint32_t)t->indices[i]));
+    }
+    for (int i = 0; i < n; i++) {
+        uint32_t which = (uint32_t)t->indices[i];
+        if (status_error(t, i) == MPI_SUCCESS_CODE) {
+            memmove(t->statuses + (size_t)well * t->table.status_size, t->statuses + (size_t)i * t->table.status_size, t->table.status_size);
+            t->indices[well++] = (int)which;
+            continue;
+        }
+        lose(t, place_of_request(t, r, which));
+    }
+    return well;
+}
+
+static void free_send(mpi_transport *t, uint32_t slot) {
+    t->peers[t->sends[slot].peer].sends--;
+    t->sends[slot].next = t->first_free;
+    t->first_free = slot;
+}
+
+static void note_arrival(mpi_transport *t, uint32_t which, const void *status);
+
+/* An error, and the library does not tell of which request: each is asked for by itself. */
+static void find_lost(mpi_transport *t, requests *r) {
+    bool found = false;
+    for (uint32_t i = 0; i < r->n; i++) {
+        void *handle = handle_at(t, r, i);
+        int flag = 0;
+        if (is_null(t, handle)) continue;
+        int code = mpi_test(t, handle, &flag);
+        r->active -= is_null(t, handle);
+        if (code != MPI_SUCCESS_CODE) {
+            found = true;
+            lose(t, place_of_request(t, r, i));
+        } else if (flag != 0 && r == &t->sending) {
+            free_send(t, i);
+        } else if (flag != 0) {
+            note_arrival(t, i, t->statuses);
+        }
+    }
+    t->has_failed = t->has_failed || !found;
+}
+
+/* Completed ones are in `indices` and `statuses` then; the library has taken their handles out. What failed has made its neighbour lost. */
+static uint32_t mpi_testsome(mpi_transport *t, requests *r) {
+    int n = 0, code = MPI_SUCCESS_CODE;
+    if (t->has_failed) return 0;
+    for (uint32_t look = 0; look < t->table.looks && n <= 0 && code == MPI_SUCCESS_CODE; look++) {
+        code = is_int(t) ? ((testsome_int)t->table.testsome)((int)r->n, (int *)(void *)r->handles, &n, t->indices, t->statuses)
+                         : ((testsome_pointer)t->table.testsome)((int)r->n, (void **)(void *)r->handles, &n, t->indices, t->statuses);
+    }
+    if (code != MPI_SUCCESS_CODE && code != t->table.error_in_status) {
+        find_lost(t, r);
+        return 0;
+    }
+    if (n <= 0) return 0; /* MPI_UNDEFINED, when nothing is active, is negative */
+    uint32_t well = code == MPI_SUCCESS_CODE ? (uint32_t)n : sort_out(t, r, n);
+    r->active -= well;
+    return well;
 }
 
 static int mpi_count(const mpi_transport *t, const void *status, int *count) {
@@ -123,29 +213,20 @@ static int mpi_count(const mpi_transport *t, const void *status, int *count) {
 static bool mpi_withdraw(mpi_transport *t, uint32_t slot) {
     int flag = 0;
     void *handle = handle_at(t, &t->receiving, slot);
-    if (memcmp(handle, &t->table.request_null, t->table.handle_size) == 0) return true;
+    if (is_null(t, handle)) return true;
     int code = is_int(t) ? ((request_int)t->table.cancel)(handle) : ((request_pointer)t->table.cancel)(handle);
     for (uint32_t i = 0; i < CANCEL_LOOKS && code == MPI_SUCCESS_CODE && flag == 0; i++) {
-        code = is_int(t) ? ((test_int)t->table.test)(handle, &flag, t->statuses)
-                         : ((test_pointer)t->table.test)(handle, &flag, t->statuses);
+        code = mpi_test(t, handle, &flag);
     }
     return flag != 0;
 }
 
 /* ---- sends ---- */
 
-static void free_send(mpi_transport *t, uint32_t slot) {
-    t->peers[t->sends[slot].peer].sends--;
-    t->sends[slot].next = t->first_free;
-    t->first_free = slot;
-}
-
-static int look_at_sends(mpi_transport *t) {
-    if (t->sending.active == 0) return MT_OK;
-    uint32_t n;
-    int status = mpi_testsome(t, &t->sending, &n);
+static void look_at_sends(mpi_transport *t) {
+    if (t->sending.active == 0) return;
+    uint32_t n = mpi_testsome(t, &t->sending);
     for (uint32_t i = 0; i < n; i++) free_send(t, (uint32_t)t->indices[i]);
-    return status;
 }
 
 static uint32_t place_of(const mpi_transport *t, uint32_t rank) {
@@ -165,11 +246,9 @@ static int get(mt_transport *base, uint32_t rank, mt_frame **out_frame) {
     mpi_transport *t = (mpi_transport *)base;
     uint32_t place = place_of(t, rank);
     neighbour *peer = &t->peers[place];
-    if (peer->sends == t->sends_each) {
-        int status = look_at_sends(t);
-        if (status != MT_OK) return status;
-        if (peer->sends == t->sends_each) return MT_E_AGAIN;
-    }
+    if (peer->sends == t->sends_each) look_at_sends(t);
+    if (peer->is_lost) return MT_E_PEER;
+    if (peer->sends == t->sends_each) return MT_E_AGAIN;
     send_slot *slot = &t->sends[t->first_free];
     t->first_free = slot->next;
     peer->sends++;
@@ -182,15 +261,34 @@ static int get(mt_transport *base, uint32_t rank, mt_frame **out_frame) {
 static int send(mt_transport *base, uint32_t rank, mt_frame *frame) {
     mpi_transport *t = (mpi_transport *)base;
     (void)rank; /* the frame was taken for it */
-    if (mpi_isend(t, (uint32_t)((send_slot *)frame - t->sends)) != MPI_SUCCESS_CODE) return MT_E_PEER;
+    send_slot *slot = (send_slot *)frame;
+    uint32_t index = (uint32_t)(slot - t->sends);
+    if (t->peers[slot->peer].is_lost) return MT_E_PEER;
+    int code = mpi_isend(t, index);
     t->sending.active++;
-    return MT_OK;
+    if (code == MPI_SUCCESS_CODE) return MT_OK;
+    if (is_null(t, handle_at(t, &t->sending, index))) t->sending.active--;
+    lose(t, slot->peer);
+    return MT_E_PEER;
 }
 
 static uint32_t in_flight(mt_transport *base) {
     mpi_transport *t = (mpi_transport *)base;
-    (void)look_at_sends(t);
-    return t->sending.active;
+    look_at_sends(t);
+    return t->has_failed ? 0 : t->sending.active;
+}
+
+static bool next_lost(mt_transport *base, uint32_t *out_peer) {
+    mpi_transport *t = (mpi_transport *)base;
+    for (uint32_t i = 0; i < t->n_peers && t->n_untold > 0; i++) {
+        neighbour *peer = &t->peers[i];
+        if (!peer->is_lost || peer->is_told_of) continue;
+        peer->is_told_of = true;
+        t->n_untold--;
+        *out_peer = peer->rank;
+        return true;
+    }
+    return false;
 }
 
 /* ---- receives ---- */
@@ -207,26 +305,26 @@ static void make_ready(mpi_transport *t, uint32_t place) {
     }
 }
 
-static int look_at_receives(mpi_transport *t) {
-    uint32_t n;
-    int status = mpi_testsome(t, &t->receiving, &n);
-    for (uint32_t i = 0; i < n && status == MT_OK; i++) {
-        int size = 0;
-        if (mpi_count(t, t->statuses + (size_t)i * t->table.status_size, &size) != MPI_SUCCESS_CODE) status = MT_E_PEER;
-        receive_slot *slot = &t->receives[t->indices[i]];
-        slot->size = (uint32_t)size;
-        slot->arrived = true;
-    }
-    for (uint32_t i = 0; i < n && status == MT_OK; i++) make_ready(t, (uint32_t)t->indices[i] / RECEIVES);
-    return status;
+static void note_arrival(mpi_transport *t, uint32_t which, const void *status) {
+    int size = 0;
+    uint32_t place = which / RECEIVES;
+    if (mpi_count(t, status, &size) != MPI_SUCCESS_CODE || size < 0) lose(t, place);
+    if (t->peers[place].is_lost) return; /* what came before it may be missing */
+    t->receives[which].size = (uint32_t)size;
+    t->receives[which].arrived = true;
+    make_ready(t, place);
+}
+
+static void look_at_receives(mpi_transport *t) {
+    uint32_t n = mpi_testsome(t, &t->receiving);
+    for (uint32_t i = 0; i < n; i++) note_arrival(t, (uint32_t)t->indices[i], t->statuses + (size_t)i * t->table.status_size);
 }
 
 static int receive(mt_transport *base, mt_arrival *out) {
     mpi_transport *t = (mpi_transport *)base;
     if (t->n_ready == 0) {
-        int status = look_at_receives(t);
-        if (status != MT_OK) return status;
-        if (t->n_ready == 0) return MT_E_AGAIN;
+        look_at_receives(t);
+        if (t->n_ready == 0) return t->has_failed ? MT_E_PEER : MT_E_AGAIN;
     }
     uint32_t slot = t->ready[t->ready_at];
     t->ready_at = (t->ready_at + 1) % t->n_receives;
@@ -237,10 +335,10 @@ static int receive(mt_transport *base, mt_arrival *out) {
 }
 
 /* Frames are released in the order in which they were given out, so a peer's receives stay in turn. */
-static int release(mt_transport *base, const mt_arrival *arrival) {
+static void release(mt_transport *base, const mt_arrival *arrival) {
     mpi_transport *t = (mpi_transport *)base;
     uint32_t slot = (uint32_t)((receive_slot *)arrival->token - t->receives);
-    return mpi_irecv(t, slot) == MPI_SUCCESS_CODE ? MT_OK : MT_E_PEER;
+    if (!t->peers[slot / RECEIVES].is_lost && mpi_irecv(t, slot) != MPI_SUCCESS_CODE) lose(t, slot / RECEIVES);
 }
 
 /* ---- the whole ---- */
@@ -254,7 +352,7 @@ static void free_all(mpi_transport *t) {
 
 static void destroy(mt_transport *base) {
     mpi_transport *t = (mpi_transport *)base;
-    bool quiet = t->sending.active == 0;
+    bool quiet = t->sending.active == 0 && !t->has_left_behind;
     for (uint32_t i = 0; i < t->n_receives; i++) quiet = mpi_withdraw(t, i) && quiet;
     if (quiet) free_all(t); /* else the library may still use our frames: they stay to the end of the process */
 }
@@ -287,7 +385,7 @@ mt_transport *mt_transport_mpi_new(const mt_mpi_table *table, const uint32_t *pe
     if (t == NULL) return NULL;
     t->alloc = alloc;
     t->table = *table;
-    t->base = (mt_transport){get, send, receive, release, in_flight, destroy};
+    t->base = (mt_transport){get, send, receive, release, in_flight, next_lost, destroy};
     t->n_peers = n_peers;
     t->n_receives = RECEIVES * n_peers;
     t->sends_each = SENDS_IN_ALL / n_peers > SENDS_AT_LEAST ? SENDS_IN_ALL / n_peers : SENDS_AT_LEAST;

@@ -6,6 +6,7 @@
  * memory and to a network at once, and frames of a neighbour that is slow to deliver hold nobody else's up. Frames of one neighbour come out in
  * the order in which they were sent, whatever order the library completes them in.
  * Sends: Isend from pooled frames, a share of the pool for each neighbour; their completion is looked for in in_flight and in get.
+ * Errors: a call that fails for a neighbour makes that one lost; its requests are abandoned, not cancelled (that can block), and their frames stay with the library.
  * Thread rule: after mt_transport_mpi_new only the engine thread may call MPI on this communicator.
  */
 #ifndef MT_TRANSPORT_MPI_H
@@ -24,6 +25,8 @@ typedef struct mt_mpi_table {
     uint64_t comm;
     uint64_t byte;         /* MPI_BYTE */
     uint64_t request_null; /* MPI_REQUEST_NULL */
+    int32_t error_in_status; /* MPI_ERR_IN_STATUS: what MPI_Testsome gives when statuses tell */
+    uint32_t error_at;       /* where in a status its MPI_ERROR is */
     uint64_t isend, irecv, test, testsome, cancel, get_count; /* addresses of the MPI_ calls */
 } mt_mpi_table;
 

@@ -226,6 +226,7 @@ class Job:
             )
         comm, request = world.Idup()
         _until(request.Test)
+        comm.Set_errhandler(mpi.ERRORS_RETURN)  # what fails costs a rank, not the job
         return cls(mpi, comm, fanout)
 
     def local_agents(self) -> tuple[int, int]:
@@ -303,11 +304,22 @@ class Job:
                 "comm": handle(self._comm),
                 "byte": handle(mpi.BYTE),
                 "request_null": handle(mpi.REQUEST_NULL),
+                "error_in_status": mpi.ERR_IN_STATUS,
+                "error_at": _where_the_error_is(mpi),
                 **{
                     key: ctypes.cast(getattr(library, name), ctypes.c_void_p).value or 0 for key, name in _CALLS.items()
                 },
             },
         )
+
+
+def _where_the_error_is(mpi: Any) -> int:
+    """The place of MPI_ERROR in an MPI_Status."""
+    marker = 0x5EED
+    status = mpi.Status()
+    status.Set_error(marker)
+    data = ctypes.string_at(mpi._addressof(status), mpi._sizeof(status))
+    return data.index(marker.to_bytes(4, sys.byteorder))
 
 
 def leave() -> None:
