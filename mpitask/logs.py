@@ -11,8 +11,11 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, TextIO
+
+from mpitask.private import make_directories, opener
 
 FORMAT = "%(asctime)s %(name)s:%(lineno)d %(process)d %(threadName)s [%(levelname)s] %(message)s"
 
@@ -39,6 +42,15 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(fields, default=repr)
 
 
+class PrivateFileHandler(logging.FileHandler):
+    """Makes its file for the owner alone: arguments and paths may stand in it."""
+
+    def _open(self) -> TextIOWrapper:
+        file = open(self.baseFilename, self.mode, encoding=self.encoding, errors=self.errors, opener=opener)  # noqa: SIM115
+        assert isinstance(file, TextIOWrapper)
+        return file
+
+
 def set_stream_logger(
     name: str = "mpitask",
     level: int = logging.DEBUG,
@@ -57,7 +69,9 @@ def set_file_logger(
     *,
     as_json: bool = False,
 ) -> Callable[[], None]:
-    """Appends the log to a file from now on, whose directories are made; the returned function ends that.
+    """Appends the log to a file from now on; the returned function ends that.
+
+    The file, and directories of it that are missing, are made for their owner alone.
 
     Args:
         filename: the file.
@@ -70,9 +84,9 @@ def set_file_logger(
         OSError: the file cannot be opened.
     """
     path = Path(filename)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_directories(path.parent)
     formatter = JsonFormatter() if as_json else logging.Formatter(format_string or FORMAT)
-    return _install(logging.FileHandler(path), name, level, formatter)
+    return _install(PrivateFileHandler(path), name, level, formatter)
 
 
 def _install(handler: logging.Handler, name: str, level: int, formatter: logging.Formatter) -> Callable[[], None]:

@@ -16,6 +16,7 @@ from mpitask.dataflow.threads import Threads
 from mpitask.engine import Engine
 from mpitask.files import File
 from mpitask.futures import DataFuture, Future
+from mpitask.private import PrivatePath
 from mpitask.staging import DEFAULT_STAGING, Staging, choose
 
 BY_NAME = frozenset({"inputs", "outputs", "stdout", "stderr", "walltime"})
@@ -137,9 +138,8 @@ class Preparation:
             return self.config.std_autopath(record, name)
         number, label = record["id"], record["kwargs"].get("label") or record["label"]
         stem = f"task_{number:04d}_{record['func_name']}" + (f"_{label}" if label else "")
-        return os.path.join(  # noqa: PTH118 - a string, as people compare it
-            self.run_dir, "task_logs", f"{number // 10000:04d}", f"{stem}.{name}"
-        )
+        folder = f"{number // 10000:04d}"
+        return PrivatePath(os.path.join(self.run_dir, "task_logs", folder, f"{stem}.{name}"))  # noqa: PTH118
 
     def _output(self, record: TaskRecord, file: File) -> DataFuture:
         """The future of a file that the task makes; staging out included."""

@@ -2,7 +2,7 @@
 
 keys.py says what makes two calls the same (identity.py: two values, functions.py: two functions or classes),
 memoizer.py what is remembered, checkpoints.py where, store.py how it survives crashes. Imports nothing of mpitask but
-`mpitask.errors`.
+`mpitask.errors` and `mpitask.private`.
 """
 
 from mpitask.memo.checkpoints import get_all_checkpoints, get_last_checkpoint, load_checkpoints

@@ -4,7 +4,8 @@ A checkpoint is the directory `<run_dir>/checkpoint` with a store, `tasks.memo`;
 is read as well: pickles in a row of dicts {'hash', 'exception', 'result'}, as other engines write them. In these,
 damage in the middle cannot always be told from a last record that was not written to its end.
 
-Reading a checkpoint unpickles, which can run code: load only those of people you trust.
+Reading a checkpoint unpickles, which can run code: one that others than this user (and root) can have written is
+refused, by its owner and mode; what lies within, nobody checks.
 
 Thread rule: every function may be called from any thread.
 """
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from mpitask.memo.store import AnyPath, BadCheckpoint, read_records
+from mpitask.private import who_else_may_write
 
 STORE_NAME = "tasks.memo"
 STREAM_NAME = "tasks.pkl"
@@ -104,6 +106,14 @@ def _files_of(path: AnyPath) -> list[Path]:
     return files
 
 
+def _refuse_what_others_write(fd: int, path: Path) -> None:
+    whose = who_else_may_write(fd)
+    if whose is not None:
+        remedy = "copy it" if whose.startswith("it belongs") else f"run `chmod go-w {path}`"
+        reason = f"{whose}, and reading a checkpoint can run code that it holds: if you trust what is in it, {remedy}"
+        raise BadCheckpoint(path, 0, reason)
+
+
 class Pickled:
     """A result that has not been unpickled yet."""
 
@@ -122,6 +132,7 @@ def read_checkpoints(paths: AnyPath | Iterable[AnyPath]) -> dict[str, Any]:
         for name in _files_of(path):
             try:
                 with name.open("rb") as file:
+                    _refuse_what_others_write(file.fileno(), name)
                     first = file.peek(1)[:1]
                     if first == _PICKLE_FIRST or (not first and name.suffix == ".pkl"):
                         results.update(_read_stream(file, name))
@@ -142,7 +153,7 @@ def load_checkpoints(paths_or_dirs: AnyPath | Iterable[AnyPath]) -> dict[str, An
         paths_or_dirs: stores, pickle streams, or directories that hold a `tasks.memo` or a `tasks.pkl`; or one of them.
 
     Raises:
-        BadCheckpoint: one is missing or damaged.
+        BadCheckpoint: one is missing or damaged, or others may write it.
     """
     results = {}
     for key, value in read_checkpoints(paths_or_dirs).items():

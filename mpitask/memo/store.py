@@ -36,6 +36,7 @@ from typing import BinaryIO, Self
 from zlib import crc32
 
 from mpitask.errors import ConfigurationError, MpitaskError
+from mpitask.private import DIRECTORY_MODE, FILE_MODE
 
 AnyPath = str | os.PathLike[str]
 
@@ -213,7 +214,7 @@ def _make_directory(path: Path) -> None:
     if path.is_dir():
         return
     _make_directory(path.parent)
-    path.mkdir(exist_ok=True)
+    path.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
     _sync_directory(path.parent)
 
 
@@ -263,7 +264,7 @@ class Store:
 
     @classmethod
     def open(cls, path: AnyPath, *, sync_s: float = 0.5) -> Self:
-        """Opens a file for appending; makes it, and its directory, when they are missing.
+        """Opens a file for appending; makes it, and its directory, for their owner alone, when they are missing.
 
         What a writer left unfinished at its end is cut off.
 
@@ -280,7 +281,7 @@ class Store:
             raise ConfigurationError(f"sync_s={sync_s!r}: give a number of seconds, 0 or more")
         path = Path(path).absolute()
         _make_directory(path.parent)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
         try:
             _lock(fd, path)
             with open(fd, "rb", closefd=False) as file:

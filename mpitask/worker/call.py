@@ -32,6 +32,7 @@ from mpitask.errors import (
 )
 from mpitask.files import File
 from mpitask.native import check, ffi, lib
+from mpitask.private import PrivatePath, make_directories, opener
 from mpitask.worker.runner import ProcessWorker
 
 STREAMS = ("stdout", "stderr")
@@ -55,8 +56,11 @@ def open_stream(spec: Any, name: str, default_mode: str = "a+") -> IO[Any]:
     path, mode = spec if isinstance(spec, tuple) and len(spec) == 2 else (spec, default_mode)
     try:
         target = Path(os.fspath(path))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        file: IO[Any] = target.open(mode)
+        if isinstance(path, PrivatePath):
+            make_directories(target.parent)
+        else:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        file: IO[Any] = open(target, mode, opener=opener if isinstance(path, PrivatePath) else None)  # noqa: SIM115
     except Exception as error:
         raise BadStdStreamFile(f"{name}={spec!r} cannot be opened: {type(error).__name__}: {error}") from error
     if not file.writable():

@@ -171,7 +171,7 @@ def test_a_handler_that_raises_ends_the_call(make_engine: MakeEngine, tmp_path: 
         raise LookupError(f"no way: {error}")
 
     engine = make_engine(inline=True, retries=5, retry_handler=judge)
-    app = python_app(data_flow_kernel=engine, cache=True)(tries(tmp_path / "a", 10))
+    app = python_app(data_flow_kernel=engine, cache=True, cache_failures=True)(tries(tmp_path / "a", 10))
     for _ in range(2):
         with pytest.raises(LookupError, match="no way: try 1"):
             app().result(timeout=60)

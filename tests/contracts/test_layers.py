@@ -28,7 +28,7 @@ LAYERS = [
     {"staging", "memo"},
     {"files"},
     {"native"},
-    {"errors", "environment", "logs", "surroundings", "sources", "_version"},
+    {"errors", "environment", "logs", "private", "surroundings", "sources", "_version"},
 ]
 
 

@@ -129,6 +129,7 @@ SAMPLES: dict[str, tuple[list[str], Any]] = {
     "retry_handler": (["operator:add"], __import__("operator").add),
     "std_autopath": (["operator:sub"], __import__("operator").sub),
     "app_cache": ([], True),
+    "cache_failures": ([], True),
     "memoizer": (["operator:mul"], __import__("operator").mul),
     "checkpoint_mode": (["task_exit"], "task_exit"),
     "checkpoint_files": (["a"], ["a"]),

@@ -170,3 +170,30 @@ def test_the_end_of_a_damaged_stream_is_found_without_running_it(tmp_path: Path)
     path.write_bytes(path.read_bytes() + pickle.dumps({"hash": "b", "exception": None, "result": Counted()})[:-1])
     assert load_checkpoints(path) == {"a": 1}
     assert len(calls) <= 1  # by the attempt to load it
+
+
+# -- who wrote it --
+
+
+@pytest.mark.parametrize("name", [STORE_NAME, STREAM_NAME])
+def test_what_others_may_write_is_refused(tmp_path: Path, name: str) -> None:
+    path = (store if name == STORE_NAME else stream)(tmp_path / name, {"a": 1})
+    for mode, who in ((0o660, "its group"), (0o602, "everybody")):
+        path.chmod(mode)
+        with pytest.raises(BadCheckpoint, match=f"{who} may write it.*run `chmod go-w {path}`"):
+            load_checkpoints(tmp_path)
+    for mode in (0o600, 0o644):
+        path.chmod(mode)
+        assert load_checkpoints(tmp_path) == {"a": 1}
+
+
+def test_what_belongs_to_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = store(tmp_path / STORE_NAME, {"a": 1})
+    path.chmod(0o644)
+    owner = path.stat().st_uid
+    monkeypatch.setattr("mpitask.private.os.geteuid", lambda: owner + 1)
+    monkeypatch.setattr("mpitask.private._ROOT", owner + 2)
+    with pytest.raises(BadCheckpoint, match=r"it belongs to the user .*: if you trust what is in it, copy it"):
+        load_checkpoints(path)
+    monkeypatch.setattr("mpitask.private._ROOT", owner)
+    assert load_checkpoints(path) == {"a": 1}

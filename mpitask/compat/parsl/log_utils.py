@@ -6,6 +6,8 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from mpitask.logs import PrivateFileHandler
+
 DEFAULT_FORMAT = (
     "%(created)f %(asctime)s %(processName)s-%(process)d %(threadName)s %(name)s:%(lineno)d %(levelname)s %(message)s"
 )
@@ -25,7 +27,7 @@ def set_file_logger(
     filename: str, name: str = "parsl", level: int = logging.DEBUG, format_string: str | None = None
 ) -> Callable[[], None]:
     """Sends messages of a logger to a file. Gives a function that ends this and closes the file."""
-    handler = logging.FileHandler(filename)
+    handler = PrivateFileHandler(filename)
     return _attach(handler, [name], level, format_string or DEFAULT_FORMAT)
 
 

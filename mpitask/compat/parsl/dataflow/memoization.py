@@ -19,6 +19,7 @@ from typing import IO, Any
 
 import mpitask.memo
 from mpitask.memo import BadCheckpoint, Memoizer, make_key
+from mpitask.private import make_directories, opener
 
 __all__ = ["BadCheckpoint", "BasicMemoizer", "Memoizer", "id_for_memo", "make_hash"]
 
@@ -111,8 +112,8 @@ class _Stream:
     """A file of pickles, open for appending."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file: IO[bytes] = path.open("ab", buffering=0)
+        make_directories(path.parent)
+        self._file: IO[bytes] = open(path, "ab", buffering=0, opener=opener)  # noqa: SIM115
         self._lock = threading.Lock()
 
     def append(self, results: list[tuple[str, bytes]]) -> None:
