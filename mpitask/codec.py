@@ -34,14 +34,11 @@ import struct
 import sys
 import threading
 import traceback
-import types
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
-import cloudpickle
-
-from mpitask import sources
 from mpitask.errors import SerializationError, TaskError
+from mpitask.pickling import ByValuePickler
 
 NONE, MARSHAL, PICKLE, BUFFERS, LOST, FLAT, PARTS = 0, 1, 2, 3, 4, 5, 6
 KWARGS = 16
@@ -127,15 +124,14 @@ def reduce_data_future(
     return _file_of, (_state.collector.index_of(parent), file)
 
 
-class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-    """cloudpickle's, and futures of any kind become placeholders; code keeps its file name."""
+class _Pickler(ByValuePickler):
+    """And futures of any kind become placeholders."""
 
     def reducer_override(self, obj: Any) -> Any:
+        """As there."""
         if isinstance(obj, concurrent.futures.Future):
             own = type(obj).__reduce__ is not object.__reduce__
             return obj.__reduce__() if own else reduce_future(obj)
-        if isinstance(obj, types.CodeType):
-            return sources.reduce_code(obj)
         return super().reducer_override(obj)
 
 

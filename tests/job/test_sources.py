@@ -8,6 +8,7 @@ import types
 import pytest
 
 from helpers.processes import LOCAL_PYTHON, Launcher, MpiStack
+import cloudpickle
 from mpitask import codec
 
 FUNCTIONS = """
@@ -85,7 +86,7 @@ def test_whatever_cloudpickle_does_with_code(monkeypatch: pytest.MonkeyPatch) ->
     def spoil(code: types.CodeType) -> tuple[object, ...]:
         return types.FunctionType, (code.replace(co_filename="<spoilt>"), {})
 
-    monkeypatch.setitem(codec.cloudpickle.Pickler._dispatch_table, types.CodeType, spoil)
+    monkeypatch.setitem(cloudpickle.Pickler._dispatch_table, types.CodeType, spoil)
     text = "def outer():\n    def inner(): return 1\n    return inner\n"
     name = "<a cell of this test>"
     monkeypatch.setitem(linecache.cache, name, (len(text), None, text.splitlines(keepends=True), name))
