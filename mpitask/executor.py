@@ -72,7 +72,6 @@ class Executor(concurrent.futures.Executor):
         self._apply_id = self._engine.function_id(_apply)
         self._retries = self._engine.config.retries
         self._open = True
-        self._ids: dict[Callable[..., Any], int] = {}
 
     @property
     def _max_workers(self) -> int:
@@ -81,7 +80,7 @@ class Executor(concurrent.futures.Executor):
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         """Submits one call. Futures in the arguments, at any depth, are waited for and replaced by their values.
 
-        A plain function is sent to the workers once, as it is at its first call; any other callable goes with each
+        A plain function is sent to the workers once, until what it refers to changes; any other callable goes with each
         call.
 
         Raises:
@@ -90,10 +89,9 @@ class Executor(concurrent.futures.Executor):
         """
         if not self._open:
             raise RuntimeError("cannot schedule new futures after shutdown")
-        fn_id = self._ids.get(fn) if isinstance(fn, _FUNCTIONS) else 0
-        if fn_id is None:
-            fn_id = self._ids[fn] = self._engine.function_id(fn)
-        if fn_id == 0:
+        if isinstance(fn, _FUNCTIONS):
+            fn_id = self._engine.function_id(fn)
+        else:
             fn_id, args = self._apply_id, (fn, *args)
         future: Future[T] = self._engine.call(fn_id, args, kwargs, 0, self._retries)
         if self._mine is not None:

@@ -1,4 +1,4 @@
-"""The pickler for what the plain one cannot do: functions and classes of the script, by value, and what belongs to them.
+"""The pickler for what the plain one cannot do: functions and classes of the script, and what belongs to them.
 
 cloudpickle's, with what it lacks:
 
@@ -31,10 +31,10 @@ from mpitask import sources
 _own: dict[int, weakref.ref[type]] = {}  # classes of this process that have gone by value
 _made: dict[int, weakref.ref[type]] = {}  # classes that were made here of what came from elsewhere
 
-_FILE = "an open file cannot be sent to another process: give its path, and open it in the task"
-_SOCKET = "a connection cannot be sent to another process: give the address, and connect in the task"
-_LOCK = "a lock works within one process only, and tasks run in others: make it in the task, or return results instead"
-_GENERATOR = "a generator cannot be sent to another process: give a list of its items, or what makes it"
+_FILE = "cannot pickle an open file: give its path, and open it in the task"
+_SOCKET = "cannot pickle a connection: give the address, and connect in the task"
+_LOCK = "cannot pickle a lock, which works within one process only, and tasks run in others"
+_GENERATOR = "cannot pickle a generator: give a list of its items, or what makes it"
 _REFUSED: dict[type, str] = {
     io.TextIOWrapper: _FILE,
     io.BufferedReader: _FILE,
@@ -45,9 +45,9 @@ _REFUSED: dict[type, str] = {
     type(threading.Lock()): _LOCK,
     type(threading.RLock()): _LOCK,
     types.GeneratorType: _GENERATOR,
-    types.CoroutineType: "a coroutine cannot be sent to another process: give what makes it",
+    types.CoroutineType: "cannot pickle a coroutine: give what makes it",
     types.AsyncGeneratorType: _GENERATOR,
-    threading.Thread: "a thread cannot be sent to another process",
+    threading.Thread: "cannot pickle a thread, which is one process's",
 }
 _cached = type(functools.lru_cache(lambda: None))
 

@@ -16,6 +16,7 @@ from mpitask.errors import EngineClosedError, MpitaskError, SerializationError
 from mpitask.futures import Future, Promise
 from mpitask.native import check, ffi, lib
 from mpitask.shared import Shared
+from mpitask.watch import Check, watch
 from mpitask.worker.runner import Runner
 
 T = TypeVar("T")
@@ -41,8 +42,7 @@ class Submission:
         self.config = config
         self._driver = driver
         self._lock = threading.Lock()
-        self._functions: dict[Callable[..., Any], int] = {}
-        self._fleeting: weakref.WeakKeyDictionary[Callable[..., Any], int] = weakref.WeakKeyDictionary()
+        self._functions: dict[int, _Known] = {}  # by id()
         self._captured: dict[int, list[Future[Any]]] = {}  # what functions capture: edges of every call, the last first
         self._runners: dict[int, Runner] = {}  # by thread: those who run tasks while they wait
         self._adopted: weakref.WeakKeyDictionary[concurrent.futures.Future[Any], Future[Any]] = (
@@ -62,46 +62,47 @@ class Submission:
 
     # -- functions --
 
-    def function_id(self, fn: Callable[..., Any], *, fleeting: bool = False) -> int:
-        """A function's id at the workers; its code and what it captures are sent as they are at the first call.
+    def function_id(self, fn: Callable[..., Any]) -> int:
+        """A function's id at the workers, good as long as the function itself is there.
 
-        The id of a function that captures a shared object is good as long as the function itself is there.
-
-        Args:
-            fn: the function.
-            fleeting: for others, too, the id shall end with the function (for which weak references must exist).
+        What the function captures is sent as it is now. If it refers to something else at a later call (see `watch`),
+        it is sent anew, with another id.
 
         Raises:
             SerializationError: the function cannot be pickled.
         """
-        try:
-            return self._functions[fn]
-        except KeyError:
-            pass
-        number = self._fleeting.get(fn) if self._fleeting and _can_be_weak(fn) else None
-        if number is not None:
-            return number
+        known = self._functions.get(id(fn))
+        if known is not None and known.get() is fn and (known.check is None or known.check(fn)):
+            return known.number
+        return self._send(fn).number
+
+    def check_of(self, fn: Callable[..., Any]) -> Check | None:
+        """What says whether the `function_id` that was given out last is still good; None: always."""
+        return self._functions[id(fn)].check
+
+    def _send(self, fn: Callable[..., Any]) -> _Known:
         captured = _Captured(self)
+        seen = watch(fn)  # first: what changes meanwhile has changed
         data = codec.encode_function(self._with_surroundings(fn), captured)
         with self._lock:
-            fleeting = fleeting or bool(captured.found)
-            known: Any = self._fleeting if fleeting and _can_be_weak(fn) else self._functions
-            if fn not in known:
-                number = lib.mt_driver_new_object_id(self._driver)
-                if number > _FIRST_STATUS:
-                    check(number - (1 << 64), "numbering a function")
-                status = lib.mt_driver_add_object(self._driver, number, codec.PICKLE, data, len(data))
-                check(status, "registering a function")
-                if captured.found:
-                    self._captured[number] = captured.found
-                if known is self._fleeting:
-                    weakref.finalize(fn, _drop_function, weakref.ref(self), number).atexit = False
-                known[fn] = number
-            return int(known[fn])
+            number = lib.mt_driver_new_object_id(self._driver)
+            if number > _FIRST_STATUS:
+                check(number - (1 << 64), "numbering a function")
+            status = lib.mt_driver_add_object(self._driver, number, codec.PICKLE, data, len(data))
+            check(status, "registering a function")
+            if captured.found:
+                self._captured[number] = captured.found
+            known = self._functions.get(id(fn))
+            if known is None or known.get() is not fn:
+                known = self._functions[id(fn)] = _Known(weakref.ref(self), fn)
+            stale = known.replace(number, seen)
+        if stale:
+            _drop_function(self, stale)
+        return known
 
     def combine_id(self, fn: Callable[[codec.Parts], Any]) -> int:
-        """A fleeting `function_id` for `call_span`; 0: it captures shared objects, and ranks could not call it."""
-        number = self.function_id(fn, fleeting=True)
+        """A `function_id` for `call_span`; 0: it captures shared objects, and ranks could not call it."""
+        number = self.function_id(fn)
         return 0 if number in self._captured else number
 
     # -- calls --
@@ -373,17 +374,42 @@ def _c_parts(parts: Sequence[Any]) -> tuple[Any, list[Any]]:
     return c_parts, pointers
 
 
-def _can_be_weak(fn: Callable[..., Any]) -> bool:
-    try:
-        weakref.ref(fn)
-    except TypeError:
-        return False
-    return True
+def _nothing() -> None:
+    pass
 
 
-def _drop_function(ref: weakref.ref[Submission], number: int) -> None:
-    """A function is gone: nobody can call it any more. Any thread, at any time."""
-    engine = ref()
-    if engine is not None:
-        engine._captured.pop(number, None)
-        lib.mt_driver_drop_object(engine._driver, number)
+class _Known:
+    """A function that workers can have. It goes when the function does."""
+
+    __slots__ = ("_old", "check", "get", "number")
+
+    def __init__(self, engine: weakref.ref[Submission], fn: Callable[..., Any]) -> None:
+        self.number = self._old = 0
+        self.check: Check | None = None
+        self.get: Callable[[], Any]
+        key = id(fn)
+
+        def gone(_: Any) -> None:  # any thread, at any time: it takes no lock
+            self.get = _nothing  # which held this function
+            owner = engine()
+            if owner is not None:
+                if owner._functions.get(key) is self:
+                    del owner._functions[key]
+                for number in filter(None, (self.number, self._old)):
+                    _drop_function(owner, number)
+
+        try:
+            self.get = weakref.ref(fn, gone)
+        except TypeError:  # it stays
+            self.get = lambda: fn
+
+    def replace(self, number: int, check: Check | None) -> int:
+        """A new id. Gives the one before the last, 0: none. The last may be on its way into a call."""
+        stale, self._old = self._old, self.number
+        self.number, self.check = number, check
+        return stale
+
+
+def _drop_function(engine: Submission, number: int) -> None:
+    engine._captured.pop(number, None)
+    lib.mt_driver_drop_object(engine._driver, number)

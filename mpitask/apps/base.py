@@ -15,6 +15,7 @@ from mpitask.errors import ConfigurationError
 from mpitask.files import File
 from mpitask.futures import DataFuture, Future
 from mpitask.memo import Identity, NotIdentified, see_through, tell_once
+from mpitask.watch import Check
 from mpitask.worker.call import PythonCall
 
 P = ParamSpec("P")
@@ -29,7 +30,7 @@ _ALWAYS = ("stdout", "stderr", "walltime", "parsl_resource_specification", "outp
 class App(Generic[P, R]):
     """A function whose calls are tasks. Any thread may call it. The plain function is `__wrapped__`.
 
-    The function, with what it captures, is sent to the workers as it is at the first call.
+    The function is sent to the workers with what it captures, and anew when that has changed (see `watch`).
     """
 
     kind = "app"
@@ -93,16 +94,14 @@ class App(Generic[P, R]):
         self._guarded: Callable[..., Any] | None = None
         self._engine: Engine | None = None
         self._fn_id = 0
+        self._sent: Callable[..., Any] = fn  # what has that id,
+        self._check: Check | None = None  # and what says whether it is still as it was sent
         self._engine_retries = 0
         self._goes_to_kernel = True
         self._direct: Engine | None = None  # the same, if calls do not go to its kernel
 
     def _callee(self) -> Callable[..., Any]:
         """What workers call, if nothing in the call has to be looked after."""
-        try:
-            hash(self._fn)
-        except TypeError:  # a callable object that is compared by its content
-            return self._guard()
         return self._fn
 
     def _guard(self) -> Callable[..., Any]:
@@ -120,7 +119,8 @@ class App(Generic[P, R]):
         if known != identity or guard is None:
             guard = self._make_guard()
             if self._task_kind == "task":
-                engine.function_id(guard, fleeting=True)
+                vars(guard)["WRAPS"] = ()  # it stays what it is
+                engine.function_id(guard)
             self._identified = identity, guard
         return guard
 
@@ -160,12 +160,19 @@ class App(Generic[P, R]):
             ValueError: no staging provider is for a file, or the walltime is negative.
         """
         engine = self._direct
-        if engine is not None and not kwargs and (engine is running.current_engine or self._home is not None):
+        check = self._check
+        is_good = check is None or check(self._sent)
+        if (
+            engine is not None
+            and is_good
+            and not kwargs
+            and (engine is running.current_engine or self._home is not None)
+        ):
             future = engine.call_flat(self._fn_id, args, self._priority, self._engine_retries)
             if future is not None:
                 return future
         engine = self._engine
-        if engine is None or (engine is not running.current_engine and self._home is None):
+        if engine is None or not is_good or (engine is not running.current_engine and self._home is None):
             engine = self._bind()
         if self._goes_to_kernel or (kwargs and not RESERVED.isdisjoint(kwargs)) or self._has_files(args, kwargs):
             return self._submit(kernel_of(engine), args, kwargs)
@@ -179,7 +186,9 @@ class App(Generic[P, R]):
         needs = self._cache or self._defaults or self._resources
         self._goes_to_kernel = bool(needs) or self._task_kind != "task" or kernel_of(engine).looks_after_all
         if not self._goes_to_kernel:
-            self._fn_id = engine.function_id(self._callee())
+            self._sent = self._callee()
+            self._fn_id = engine.function_id(self._sent)
+            self._check = engine.check_of(self._sent)
         self._engine_retries = engine.config.retries if self._retries is None else self._retries
         self._engine = engine
         self._direct = None if self._goes_to_kernel else engine

@@ -129,7 +129,7 @@ class _Chunks:
             return None
         if id(op) not in self._calls:
             fn = CallChunk(self._fn, op)
-            self._calls[id(op)] = fn, self._engine.function_id(fn, fleeting=True)
+            self._calls[id(op)] = fn, self._engine.function_id(fn)
         first, self._next = self._next, self._next + len(items)
         return Piece(first, self._next, self._engine.call(self._calls[id(op)][1], (items,), {}))
 
@@ -171,7 +171,7 @@ class _Spans:
         if id(op) not in self._calls:
             fn, combiner = CallSpan(self._fn, op), None if op is None else CombineParts(op)
             combine = 0 if combiner is None else self._engine.combine_id(combiner)
-            self._calls[id(op)] = fn, combiner, self._engine.function_id(fn, fleeting=True), combine
+            self._calls[id(op)] = fn, combiner, self._engine.function_id(fn), combine
         _, _, call, combine = self._calls[id(op)]
         with self._lock:
             count = lib.mt_pace_take(self._pace, self._engine.max_workers)

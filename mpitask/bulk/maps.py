@@ -254,8 +254,8 @@ class MapFuture(Generic[T]):
         try:
             engine = self._engine
             combine, combine_pieces = Combine(op), CombinePieces(op)  # their ids are good while they are there
-            whole = engine.function_id(combine, fleeting=True)
-            lowest = engine.function_id(combine_pieces, fleeting=True)
+            whole = engine.function_id(combine)
+            lowest = engine.function_id(combine_pieces)
             pieces: list[Piece] = []
             levels: list[list[Future[Any]]] = []
 
@@ -351,5 +351,5 @@ def map(  # noqa: A001 - the name that everybody knows, for the same thing
         raise ConfigurationError(f"chunksize={chunksize!r}: give a number above 0, or 'auto'")
     engine = running.current()
     fn = getattr(fn, "__wrapped__", fn) if hasattr(fn, "kind") else fn  # an app stands for its function
-    engine.function_id(fn, fleeting=True)  # one that cannot be pickled is told of here
+    engine.function_id(fn)  # one that cannot be pickled is told of here
     return MapFuture(engine, make_work(engine, fn, (iterable, *iterables), chunksize), ordered=ordered)

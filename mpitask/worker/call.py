@@ -166,6 +166,8 @@ def _call_within_thread(walltime_s: float, text: str, fn: Callable[[], Any]) -> 
 class PythonCall:
     """A function with the redirections and the walltime of its call."""
 
+    WRAPS = ("fn",)
+
     def __init__(self, fn: Callable[..., Any], name: str) -> None:
         self.fn = fn
         self.name = name
@@ -178,6 +180,8 @@ class PythonCall:
 
 class BashCall:
     """A function that returns a command line, which is then run by bash."""
+
+    WRAPS = ("fn",)
 
     def __init__(self, fn: Callable[..., Any], name: str) -> None:
         self.fn = fn

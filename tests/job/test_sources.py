@@ -5,10 +5,10 @@ from __future__ import annotations
 import linecache
 import types
 
+import cloudpickle
 import pytest
 
 from helpers.processes import LOCAL_PYTHON, Launcher, MpiStack
-import cloudpickle
 from mpitask import codec
 
 FUNCTIONS = """

@@ -205,11 +205,13 @@ def _record_of(future: PlainFuture) -> TaskRecord:
 class Binding:
     """What plain calls of an app are, while the kernel's executors stay what they are. Without labels: none are."""
 
-    __slots__ = ("app", "epoch", "function_id", "labels", "plain")
+    __slots__ = ("app", "epoch", "function", "labels", "plain")
 
-    def __init__(self, plain: PlainCalls, app: AppBase, function_id: int, labels: tuple[str, ...]) -> None:
+    def __init__(
+        self, plain: PlainCalls, app: AppBase, function: Callable[..., Any] | None, labels: tuple[str, ...]
+    ) -> None:
         self.plain, self.epoch, self.app = plain, plain.epoch, app
-        self.function_id, self.labels = function_id, labels
+        self.function, self.labels = function, labels
 
 
 class PlainCalls:
@@ -243,8 +245,9 @@ class PlainCalls:
             return None
         if heard(_log, logging.DEBUG):
             return None
-        engine, number = self.engine, binding.function_id
+        engine = self.engine
         try:
+            number = engine.function_id(binding.function)  # type: ignore[arg-type]
             future: PlainFuture | None = (
                 engine.call_named(number, args, kwargs, PlainFuture)
                 if kwargs

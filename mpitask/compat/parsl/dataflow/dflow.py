@@ -208,10 +208,12 @@ class DataFlowKernel:
             for executor in known
         )
         try:
-            number = self.engine.function_id(func) if is_plain and func is not None else 0
+            if is_plain and func is not None:
+                self.engine.function_id(func)
         except Exception:  # noqa: BLE001 - a function that cannot be pickled: its calls fail
-            number = 0
-        return Binding(self._plain_calls, app, number, labels if number else ())
+            func = None
+        is_plain = is_plain and func is not None
+        return Binding(self._plain_calls, app, func, labels if is_plain else ())
 
     def _plain_failed(self, record: TaskRecord) -> None:
         self._log_move(record, States.launched, record["status"])
