@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, Generic, Literal, ParamSpec, TypeVar
 
 from mpitask import running
+from mpitask.apps.signature import RESERVED, Taken, check_kind
 from mpitask.dataflow import Kernel, kernel_of
 from mpitask.engine import Engine
-from mpitask.errors import ConfigurationError
+from mpitask.errors import ConfigurationError, check_names
 from mpitask.files import File
 from mpitask.futures import DataFuture, Future
 from mpitask.memo import Identity, NotIdentified, see_through, tell_once
@@ -20,9 +21,6 @@ from mpitask.worker.call import PythonCall
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-RESERVED = frozenset({"inputs", "outputs", "stdout", "stderr", "walltime", "parsl_resource_specification", "label"})
-"""Keyword arguments with a meaning; the function gets them too."""
 
 _ALWAYS = ("stdout", "stderr", "walltime", "parsl_resource_specification", "outputs", "inputs")
 
@@ -48,15 +46,20 @@ class App(Generic[P, R]):
         cache_failures: bool | None = None,
         executors: Sequence[str] | str = "all",
         label: str | None = None,
+        walltime: float | None = None,
         resources: dict[str, Any] | None = None,
         data_flow_kernel: Engine | None = None,
     ) -> None:
         if not callable(fn):
             raise ConfigurationError(f"{self.kind} makes apps of functions, not of {fn!r}")
-        if retries is not None and (not isinstance(retries, int) or isinstance(retries, bool) or retries < 0):
-            raise ConfigurationError(f"retries={retries!r}: give a number, 0 or more")
-        if not isinstance(priority, int) or not -(1 << 31) <= priority < 1 << 31:
-            raise ConfigurationError(f"priority={priority!r}: give a 32-bit integer; a higher one runs first")
+        check_kind(fn, self.kind)
+        if retries is not None:
+            _check_retries(retries)
+        _check_priority(priority)
+        if walltime is not None and (isinstance(walltime, bool) or not isinstance(walltime, int | float)):
+            raise ConfigurationError(f"walltime={walltime!r}: give seconds")
+        if walltime is not None and not walltime > 0:
+            raise ConfigurationError(f"walltime={walltime!r}: give seconds, more than 0")
         if isinstance(executors, str) and executors != "all":
             raise ConfigurationError(f"executors={executors!r}: give a list of labels, or 'all'")
         if isinstance(ignore_for_cache, str):
@@ -76,6 +79,7 @@ class App(Generic[P, R]):
             "cache_failures": cache_failures,
             "executors": executors,
             "label": label,
+            "walltime": walltime,
             "resources": resources,
             "data_flow_kernel": data_flow_kernel,
         }
@@ -91,6 +95,10 @@ class App(Generic[P, R]):
         self._label = label
         self._resources = None if resources is None else check_resources(resources)
         self._defaults, self._places = self._meant_defaults()
+        if walltime is not None:
+            self._defaults["walltime"], self._places["walltime"] = walltime, sys.maxsize
+        taken = self._taken = Taken(fn, self.name)
+        self._fewest, self._most = taken.fewest, taken.most
         self._guarded: Callable[..., Any] | None = None
         self._engine: Engine | None = None
         self._fn_id = 0
@@ -125,7 +133,7 @@ class App(Generic[P, R]):
         return guard
 
     def _make_guard(self) -> Callable[..., Any]:
-        return PythonCall(self._fn, self.name)
+        return PythonCall(self._fn, self.name, self._taken.hidden)
 
     @property
     def name(self) -> str:
@@ -156,27 +164,33 @@ class App(Generic[P, R]):
             NoEngineError: no engine is running.
             SerializationError: an argument or the function cannot be pickled; where the call is more than one task
                 (with files, streams, a walltime, a cache, a retry handler), it is the future that fails.
-            TypeError: `inputs`, `outputs`, `stdout`, `stderr` or `walltime` is not what it should be.
+            TypeError: the function does not take these arguments; or `inputs`, `outputs`, `stdout`, `stderr` or
+                `walltime` is not what it should be.
             ValueError: no staging provider is for a file, or the walltime is negative.
         """
         engine = self._direct
         check = self._check
         is_good = check is None or check(self._sent)
-        if (
-            engine is not None
-            and is_good
-            and not kwargs
-            and (engine is running.current_engine or self._home is not None)
-        ):
+        is_right = not kwargs and self._fewest <= len(args) <= self._most
+        if engine is not None and is_good and is_right and (engine is running.current_engine or self._home is not None):
             future = engine.call_flat(self._fn_id, args, self._priority, self._engine_retries)
             if future is not None:
                 return future
         engine = self._engine
         if engine is None or not is_good or (engine is not running.current_engine and self._home is None):
             engine = self._bind()
+        retries, priority = self._retries, self._priority
+        if not is_right:
+            if not self._taken.of_call.isdisjoint(kwargs):
+                if (wanted := kwargs.pop("retries", None)) is not None:
+                    retries = _check_retries(wanted)
+                if (wanted := kwargs.pop("priority", None)) is not None:
+                    priority = _check_priority(wanted)
+            self._taken.check(args, kwargs)
         if self._goes_to_kernel or (kwargs and not RESERVED.isdisjoint(kwargs)) or self._has_files(args, kwargs):
-            return self._submit(kernel_of(engine), args, kwargs)
-        return engine.call(self._fn_id, args, kwargs, self._priority, self._engine_retries)
+            return self._submit(kernel_of(engine), args, kwargs, retries, priority)
+        number = self._engine_retries if retries is None or retries == self._retries else retries
+        return engine.call(self._fn_id, args, kwargs, priority, number)
 
     def _has_files(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         return any(isinstance(value, File | DataFuture) for value in (*args, *kwargs.values()))
@@ -199,7 +213,9 @@ class App(Generic[P, R]):
         """The engine has other options now: the next call looks at them."""
         self._engine = self._direct = None
 
-    def _submit(self, kernel: Kernel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Future[R]:
+    def _submit(
+        self, kernel: Kernel, args: tuple[Any, ...], kwargs: dict[str, Any], retries: int | None, priority: int
+    ) -> Future[R]:
         for name, value in self._defaults.items():
             if name not in kwargs and len(args) <= self._places[name]:
                 kwargs[name] = value
@@ -219,8 +235,8 @@ class App(Generic[P, R]):
             callee=callee,
             name=self.name,
             kind=self._task_kind,
-            retries=self._retries,
-            priority=self._priority,
+            retries=retries,
+            priority=priority,
             cache=cache,
             ignore_for_cache=self._ignore,
             cache_key=self._cache_key,
@@ -266,6 +282,8 @@ def check_resources(resources: Any) -> dict[str, Any]:
 
 def decorator(kind: type[App[..., Any]], function: Callable[..., Any] | None, options: dict[str, Any]) -> Any:
     """The app of `function`, or, without one, what makes it of the function that follows."""
+    known = [name for name in inspect.signature(kind.__init__).parameters if name not in ("self", "fn")]
+    check_names(f"option of {kind.kind}", options, known)
     if function is None:
         kind(_nothing, **options)  # wrong options are told of here, not at the function
         return functools.partial(kind, **options)
@@ -274,3 +292,15 @@ def decorator(kind: type[App[..., Any]], function: Callable[..., Any] | None, op
 
 def _nothing() -> None:
     pass
+
+
+def _check_retries(retries: Any) -> int:
+    if not isinstance(retries, int) or isinstance(retries, bool) or not 0 <= retries <= 255:
+        raise ConfigurationError(f"retries={retries!r}: give a number from 0 to 255")
+    return retries
+
+
+def _check_priority(priority: Any) -> int:
+    if not isinstance(priority, int) or not -(1 << 31) <= priority < 1 << 31:
+        raise ConfigurationError(f"priority={priority!r}: give a 32-bit integer; a higher one runs first")
+    return priority

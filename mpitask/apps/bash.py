@@ -18,7 +18,7 @@ class BashApp(App[P, int]):
         return self._guard()
 
     def _make_guard(self) -> Callable[..., Any]:
-        return BashCall(self._fn, self.name)
+        return BashCall(self._fn, self.name, self._taken.hidden)
 
 
 def bash_app(function: Callable[..., Any] | None = None, **options: Any) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mpitask.apps.base import App, P, R, decorator
+from mpitask.worker.call import Shortened
 
 
 class JoinApp(App[P, R]):
@@ -15,7 +16,8 @@ class JoinApp(App[P, R]):
     _task_kind = "join"
 
     def _make_guard(self) -> Callable[..., Any]:
-        return self._fn  # it runs in this process, beside others
+        # It runs in this process, beside others.
+        return Shortened(self._fn, self._taken.hidden) if self._taken.hidden else self._fn
 
 
 def join_app(function: Callable[..., Any] | None = None, **options: Any) -> Any:

@@ -34,6 +34,7 @@ def python_app(
     cache_failures: bool | None = None,
     executors: Sequence[str] | str = "all",
     label: str | None = None,
+    walltime: float | None = None,
     resources: dict[str, Any] | None = None,
     data_flow_kernel: Engine | None = None,
 ) -> Callable[[Callable[P, R]], PythonApp[P, R]]: ...
@@ -42,9 +43,10 @@ def python_app(
 def python_app(function: Callable[..., Any] | None = None, **options: Any) -> Any:
     """Makes an app of a function: `@python_app` or `@python_app(retries=2)`.
 
-    Keyword arguments of a call with a meaning (the function gets them too): `inputs`, `outputs` (Files), `stdout`,
-    `stderr` (a path, (path, mode), a File or AUTO_LOGNAME: what the function and its child processes write goes
-    there), `walltime` (seconds; then `AppTimeout`), `label`.
+    Keyword arguments of a call with a meaning (the function gets them, too, if it takes them): `inputs`, `outputs`
+    (Files), `stdout`, `stderr` (a path, (path, mode), a File or AUTO_LOGNAME: what the function and its child
+    processes write goes there), `walltime` (seconds; then `AppTimeout`), `label`; and, if the function does not take
+    them, `retries` and `priority`.
 
     Args:
         function: any callable that can be pickled by cloudpickle.
@@ -56,7 +58,8 @@ def python_app(function: Callable[..., Any] | None = None, **options: Any) -> An
             another one (see `mpitask.memo.functions`); "name": it is the same as long as its name is.
             cache_failures: a call that has failed fails again without being run, until the run ends; None: as the
             engine's configuration says. executors: labels; the engine is one.
-            label: for the names of automatic log files. resources: cores, memory and gpus of a call.
+            label: for the names of automatic log files. walltime: of calls that give none.
+            resources: cores, memory and gpus of a call.
             data_flow_kernel: the engine, if not the current one.
 
     Raises:

@@ -16,7 +16,7 @@ from mpitask import running
 from mpitask.bulk.calls import Combine, CombinePieces, identity, item
 from mpitask.bulk.cutting import Piece, Work, make_work
 from mpitask.engine import Engine
-from mpitask.errors import ConfigurationError, EngineClosedError
+from mpitask.errors import ConfigurationError, EngineClosedError, check_names
 from mpitask.futures import Future, Promise
 
 T = TypeVar("T")
@@ -328,6 +328,7 @@ def map(  # noqa: A001 - the name that everybody knows, for the same thing
     *iterables: Iterable[Any],
     chunksize: int | Literal["auto"] = "auto",
     ordered: bool = True,
+    **unknown: Any,
 ) -> MapFuture[T]:
     """Calls `fn` for every item, on the workers.
 
@@ -338,13 +339,15 @@ def map(  # noqa: A001 - the name that everybody knows, for the same thing
         *iterables: further ones; the shortest counts.
         chunksize: items that a worker is given at a time; "auto": by what items turn out to take.
         ordered: whether iteration gives results in the order of the items, or as they come.
+        **unknown: none; so that a misspelt name can be answered with the right one.
 
     Raises:
         NoEngineError: no engine is running.
-        ConfigurationError: `chunksize` is not a number above 0 or "auto".
+        ConfigurationError: `chunksize` is not a number above 0 or "auto", or there is no such option.
         SerializationError: the function cannot be pickled.
         TypeError: `fn` cannot be called.
     """
+    check_names("option of map()", unknown, ("chunksize", "ordered"))
     if not callable(fn):
         raise TypeError(f"map() calls its first argument for every item, and {fn!r} cannot be called")
     if chunksize != "auto" and (not isinstance(chunksize, int) or isinstance(chunksize, bool) or chunksize < 1):

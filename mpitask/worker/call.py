@@ -163,13 +163,27 @@ def _call_within_thread(walltime_s: float, text: str, fn: Callable[[], Any]) -> 
         ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, None)  # ordered, and not delivered yet
 
 
+class Shortened:
+    """A function that is called without the keyword arguments that are for its app alone."""
+
+    WRAPS = ("fn",)
+
+    def __init__(self, fn: Callable[..., Any], hidden: frozenset[str]) -> None:
+        self.fn = fn
+        self.hidden = hidden
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Calls it."""
+        return self.fn(*args, **{name: value for name, value in kwargs.items() if name not in self.hidden})
+
+
 class PythonCall:
     """A function with the redirections and the walltime of its call."""
 
     WRAPS = ("fn",)
 
-    def __init__(self, fn: Callable[..., Any], name: str) -> None:
-        self.fn = fn
+    def __init__(self, fn: Callable[..., Any], name: str, hidden: frozenset[str] = frozenset()) -> None:
+        self.fn = Shortened(fn, hidden) if hidden else fn
         self.name = name
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -183,8 +197,8 @@ class BashCall:
 
     WRAPS = ("fn",)
 
-    def __init__(self, fn: Callable[..., Any], name: str) -> None:
-        self.fn = fn
+    def __init__(self, fn: Callable[..., Any], name: str, hidden: frozenset[str] = frozenset()) -> None:
+        self.fn = Shortened(fn, hidden) if hidden else fn
         self.name = name
 
     def __call__(self, *args: Any, **kwargs: Any) -> int:
