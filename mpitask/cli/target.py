@@ -53,7 +53,8 @@ class Target:
         first = {"script": self._name, "bundle": self._name, "module": "-m", "command": "-c", "stdin": "-"}[self._kind]
         sys.argv = [first, *self.args]
         if self._kind == "bundle":
-            sys.path[0:1] = [self._name] if not sys.flags.safe_path else [self._name, *sys.path[0:1]]
+            place = os.path.join(os.getcwd(), self._name)  # noqa: PTH109, PTH118 - not normalised
+            sys.path[0:1] = [place] if not sys.flags.safe_path else [place, *sys.path[0:1]]
         elif not sys.flags.safe_path:  # else there is no entry for it
             folder = {"script": str(Path(self._name).resolve().parent), "module": os.path.realpath(os.curdir)}
             sys.path[0] = folder.get(self._kind, "")
@@ -75,6 +76,7 @@ class Target:
         elif self._kind == "command":
             code = self._compile(self._name, "<string>", values)
         elif self._kind == "stdin":
+            values["__file__"] = "<stdin>"
             code = self._compile(sys.stdin.read(), "<stdin>", values)
         else:
             name = "__main__" if self._kind == "bundle" else self._name
@@ -112,7 +114,7 @@ def _is_archive(path: str) -> bool:
 def _find(name: str, within: str | None) -> tuple[ModuleSpec, types.CodeType]:
     """A module and its code; of a package, those of its __main__. Its parents are imported."""
     try:
-        spec = importlib.util.find_spec(name) if within is None else PathFinder.find_spec(name, [within])
+        spec = importlib.util.find_spec(name) if within is None else PathFinder.find_spec(name, sys.path[0:1])
     except ModuleNotFoundError as error:
         if error.name is None or not (name + ".").startswith(error.name + "."):
             raise
