@@ -15,6 +15,7 @@ import copy
 import glob
 import os
 import re
+import socket
 from pathlib import Path
 from typing import Self
 from urllib.parse import unquote
@@ -22,6 +23,14 @@ from urllib.parse import unquote
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(?=/)|(?:file|zip):", re.IGNORECASE)
 _AUTHORITY = re.compile(r"//([^/?#]*)")
 _WITH_QUERY = frozenset({"http", "https"})
+
+
+def _is_here(host: str) -> bool:
+    """Whether a host is this machine, by the names that it has for itself."""
+    host = host.lower()
+    own = socket.gethostname().lower()
+    known = ("localhost", "127.0.0.1", "[::1]", own, own.partition(".")[0])
+    return host in known or host == socket.getfqdn().lower()  # which may ask a server: last
 
 
 class File(os.PathLike[str]):
@@ -43,7 +52,7 @@ class File(os.PathLike[str]):
 
     Raises:
         TypeError: `url` is neither text nor a path.
-        ValueError: a `file:` URL has a host and no path.
+        ValueError: a `file:` URL has a host and no path, or its host is another machine than this one.
     """
 
     def __init__(self, url: str | os.PathLike[str]) -> None:
@@ -71,6 +80,12 @@ class File(os.PathLike[str]):
                 raise ValueError(
                     f"{self.url!r} names the host {self.netloc!r} and no path: write 'file:{self.netloc}', or "
                     "the path alone"
+                )
+            if self.netloc and not _is_here(self.netloc):
+                raise ValueError(
+                    f"{self.url!r} is a file of the host {self.netloc!r}, and this is {socket.gethostname()!r}: write "
+                    f"'file:{rest}' for the file of that path here; files of other machines need a scheme that "
+                    "fetches them, such as sftp:"
                 )
             rest = unquote(rest)
         self.path = rest

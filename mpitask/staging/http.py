@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import functools
 import http.client
-import shutil
 import ssl
 import urllib.error
 import urllib.request
@@ -15,7 +14,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from mpitask._version import __version__
 from mpitask.staging import transfer
 from mpitask.staging.base import FetchStaging, InTask, SeparateTask
-from mpitask.staging.transfer import ATTEMPTS, PAUSE_S, TIMEOUT_S, Failure, check_limits, download
+from mpitask.staging.transfer import ATTEMPTS, PAUSE_S, TIMEOUT_S, Failure, check_limits, check_most, download
 
 _CHUNK_BYTES = 1 << 18
 _BUSY = frozenset({408, 425, 429})
@@ -30,6 +29,7 @@ def fetch(
     attempts: int = ATTEMPTS,
     pause_s: float = PAUSE_S,
     verify: bool | str = True,
+    max_bytes: int | None = None,
 ) -> str:
     """Downloads a file; runs on a worker.
 
@@ -45,6 +45,7 @@ def fetch(
         pause_s: the pause before the second try, in seconds; it doubles each time, up to 30 s.
         verify: True: the certificate must be one that the system trusts; a path: a file or folder of certificates to
             trust instead; False: any certificate will do.
+        max_bytes: a larger file is refused, as soon as the server says its size or has sent so much; None: any size.
 
     Returns:
         `local_path`.
@@ -54,6 +55,7 @@ def fetch(
         ConfigurationError: a limit is out of its range.
     """
     check_limits(attempts, pause_s, timeout_s)
+    check_most("max_bytes", max_bytes)
 
     def write(temporary: Path) -> None:
         request = _request(url)
@@ -61,8 +63,12 @@ def fetch(
         try:
             with opener.open(request, timeout=timeout_s) as response, temporary.open("xb") as out:
                 announced_bytes: int | None = response.length
-                shutil.copyfileobj(response, out, _CHUNK_BYTES)
-                received_bytes = out.tell()
+                received_bytes = 0
+                _check_size(announced_bytes or 0, max_bytes)
+                while chunk := response.read(_CHUNK_BYTES):
+                    received_bytes += len(chunk)
+                    _check_size(received_bytes, max_bytes)
+                    out.write(chunk)
         except urllib.error.HTTPError as error:
             with error:
                 raise _from_status(error) from error
@@ -80,6 +86,11 @@ def fetch(
             )
 
     return download(url, local_path, write, attempts=attempts, pause_s=pause_s)
+
+
+def _check_size(size_bytes: int, max_bytes: int | None) -> None:
+    if max_bytes is not None and size_bytes > max_bytes:
+        raise Failure(f"the file has more than {max_bytes:,} bytes", "if that is right, give a larger max_bytes")
 
 
 def _request(url: str) -> urllib.request.Request:
@@ -158,11 +169,18 @@ def _from_reason(reason: str | BaseException) -> Failure:
 
 
 class _HTTPStaging(FetchStaging):
-    def __init__(self, *, timeout_s: float = TIMEOUT_S, attempts: int = ATTEMPTS, verify: bool | str = True) -> None:
+    def __init__(
+        self,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        attempts: int = ATTEMPTS,
+        verify: bool | str = True,
+        max_bytes: int | None = None,
+    ) -> None:
         check_limits(attempts, PAUSE_S, timeout_s)
-        super().__init__(
-            {"http", "https"}, functools.partial(fetch, timeout_s=timeout_s, attempts=attempts, verify=verify)
-        )
+        check_most("max_bytes", max_bytes)
+        fetch_so = functools.partial(fetch, timeout_s=timeout_s, attempts=attempts, verify=verify, max_bytes=max_bytes)
+        super().__init__({"http", "https"}, fetch_so)
 
 
 class HTTPSeparateTaskStaging(SeparateTask, _HTTPStaging):
@@ -172,6 +190,7 @@ class HTTPSeparateTaskStaging(SeparateTask, _HTTPStaging):
         timeout_s: how long the server may be silent, in seconds.
         attempts: how often a download is tried.
         verify: which certificates are trusted; see `fetch`.
+        max_bytes: larger files are refused; None: they may fill the disk.
 
     Raises:
         ConfigurationError: a value is out of its range.

@@ -91,6 +91,16 @@ def check_limits(attempts: int, pause_s: float, timeout_s: float = 1.0) -> None:
         raise ConfigurationError(f"timeout_s={timeout_s!r}: give a number of seconds above 0")
 
 
+def check_most(name: str, value: float | None) -> None:
+    """Checks an upper limit that users give, or leave out.
+
+    Raises:
+        ConfigurationError: it is no number above 0.
+    """
+    if value is not None and not value > 0:
+        raise ConfigurationError(f"{name}={value!r}: give a number above 0, or None for no limit")
+
+
 def from_os_error(error: OSError) -> Failure:
     """The failure behind an error of the system: broken connections are transient, what the disk says is not."""
     text = error.strerror or str(error) or type(error).__name__

@@ -21,6 +21,7 @@ import struct
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 from zlib import error as zlib_error
@@ -29,8 +30,11 @@ from mpitask.files import File
 from mpitask.staging.base import DataManager, Staging, give_place, make_folder
 from mpitask.staging.errors import StagingError, ZipAuthorityError
 from mpitask.staging.locks import LockFile, LocksMissing
-from mpitask.staging.transfer import Failure, beside, download, from_os_error, persist, redact
+from mpitask.staging.transfer import Failure, beside, check_most, download, from_os_error, persist, redact
 
+MAX_BYTES = 64 << 30
+MAX_RATIO = 200.0
+_ANY_RATIO_BYTES = 16 << 20
 _CHUNK_BYTES = 1 << 18
 _READ_ONLY = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})  # there is no place for a lock file
 _PATH = re.compile(r"(.+?\.zip)/+(.+)", re.IGNORECASE | re.DOTALL)
@@ -58,19 +62,23 @@ def split(url: str) -> tuple[str, str]:
     return match[1], member
 
 
-def extract(url: str, local_path: str) -> str:
+def extract(
+    url: str, local_path: str, *, max_bytes: int | None = MAX_BYTES, max_ratio: float | None = MAX_RATIO
+) -> str:
     """Takes a member out of an archive; runs on a worker.
 
     Args:
         url: names archive and member.
         local_path: where to; replaced in one step.
+        max_bytes: how large the member may be when it is unpacked; None: as large as it is.
+        max_ratio: how many times larger than packed it may be, when it has more than 16 MiB; None: as many as it is.
 
     Returns:
         `local_path`.
 
     Raises:
         ZipAuthorityError: the URL has a host.
-        StagingError: archive or member are missing or damaged; nothing of it is left.
+        StagingError: archive or member are missing or damaged, or it is too large; nothing of it is left.
     """
     name, member = split(url)
     archive = Path(name)
@@ -79,10 +87,27 @@ def extract(url: str, local_path: str) -> str:
         with _problems(archive), _open(archive) as opened:
             if member not in opened.NameToInfo:
                 raise Failure(f"{archive} has no member {member!r}", f"it has {_some(opened.namelist())}")
+            _check_size(opened.NameToInfo[member], archive, max_bytes, max_ratio)
             with opened.open(member) as source, temporary.open("xb") as out:
                 shutil.copyfileobj(source, out, _CHUNK_BYTES)
 
     return download(url, local_path, write, attempts=1, pause_s=0)
+
+
+def _check_size(info: zipfile.ZipInfo, archive: Path, max_bytes: int | None, max_ratio: float | None) -> None:
+    """By what the archive says: a member is read to the size that is said there, and no further."""
+    size_bytes, packed_bytes = info.file_size, min(info.compress_size, archive.stat().st_size)
+    what = f"{info.filename!r} in {archive} has {size_bytes:,} bytes unpacked"
+    if max_bytes is not None and size_bytes > max_bytes:
+        raise Failure(
+            f"{what}, more than {max_bytes:,}",
+            "if that is right, use ZipFileStaging(max_bytes=...) or unpack it before",
+        )
+    if max_ratio is not None and size_bytes > max(_ANY_RATIO_BYTES, max_ratio * packed_bytes):
+        raise Failure(
+            f"{what}, more than {max_ratio:g} times what it has packed, as if it were made to fill the disk",
+            "if that is right, use ZipFileStaging(max_ratio=None) or unpack it before",
+        )
 
 
 def insert(local_path: str, url: str) -> str:
@@ -221,7 +246,19 @@ class ZipFileStaging(Staging):
     """Takes files out of zip archives, and puts them in, each by a task of its own: `zip:/a/b.zip/inner/name`.
 
     Archives and `working_dir` lie where all nodes see them; relative paths are seen from the folder of the script.
+
+    Args:
+        max_bytes: how large a member may be when it is unpacked; None: as large as it is.
+        max_ratio: how many times larger than packed it may be, when it has more than 16 MiB; None: as many as it is.
+
+    Raises:
+        ConfigurationError: a limit is out of its range.
     """
+
+    def __init__(self, *, max_bytes: int | None = MAX_BYTES, max_ratio: float | None = MAX_RATIO) -> None:
+        check_most("max_bytes", max_bytes)
+        check_most("max_ratio", max_ratio)
+        self._extract = partial(extract, max_bytes=max_bytes, max_ratio=max_ratio)
 
     def can_stage_in(self, file: File) -> bool:
         """True for zip: URLs.
@@ -244,7 +281,8 @@ class ZipFileStaging(Staging):
         parent_fut: Future[Any] | None,
     ) -> Future[Any]:
         """Submits the extraction."""
-        return dm.submit(extract, _absolute(file), give_place(dm, file), label=f"stage in {file.url}", after=parent_fut)
+        label = f"stage in {file.url}"
+        return dm.submit(self._extract, _absolute(file), give_place(dm, file), label=label, after=parent_fut)
 
     def stage_out(
         self,

@@ -68,6 +68,27 @@ def test_open_takes_it(tmp_path: Path) -> None:
         assert opened.read() == "hello"
 
 
+def test_files_of_other_machines_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: "Node7.Cluster.example")
+    monkeypatch.setattr("socket.getfqdn", lambda: "node7.elsewhere.example")
+    for host in (
+        "localhost",
+        "LOCALHOST",
+        "node7",
+        "Node7.cluster.example",
+        "node7.elsewhere.example",
+        "127.0.0.1",
+        "[::1]",
+    ):
+        assert File(f"file://{host}/a%20b").filepath == "/a b"
+    here = pickle.dumps(File("file://node7/a"))
+    for host in ("otherhost", "node8.cluster.example", "u@node7", "10.0.0.1"):
+        with pytest.raises(ValueError, match=r"is a file of the host .*write 'file:/a' for the file of that path here"):
+            File(f"file://{host}/a")
+    monkeypatch.setattr("socket.gethostname", lambda: "node8")
+    assert pickle.loads(here).filepath == "/a"  # a worker's machine has another name
+
+
 def test_copies_are_other_files() -> None:
     file = File("http://host/a")
     file.local_path = "b"

@@ -279,3 +279,11 @@ def test_lock_files_serialise_threads(tmp_path: Path) -> None:
             future.result(20)
     assert most == 1
     assert not (tmp_path / "lock").exists()
+
+
+def test_a_file_that_is_too_large(web: WebServer, target: Path) -> None:
+    url = web.route("/large", body(b"x" * 1000))
+    assert "more than 999 bytes; if that is right, give a larger max_bytes" in str(fails(url, target, max_bytes=999))
+    http.fetch(url, str(target), max_bytes=1000)
+    with pytest.raises(ConfigurationError, match="max_bytes=0"):
+        http.HTTPInTaskStaging(max_bytes=0)

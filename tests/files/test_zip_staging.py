@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from staging_helpers import FakeEngine
 
+from mpitask.errors import ConfigurationError
 from mpitask.files import File
 from mpitask.staging import StagingError, ZipAuthorityError, ZipFileStaging, transfer, zipped
 
@@ -227,3 +228,35 @@ def test_provider(dm: FakeEngine, archive: Path, monkeypatch: pytest.MonkeyPatch
     assert content(archive)["1/out"] == first.url.encode()
     assert content(archive)["2/out"] == second.url.encode()
     assert dm.labels == ["stage in zip:a.zip/in/side", f"stage out {first.url}", f"stage out {second.url}"]
+
+
+def test_an_archive_that_would_fill_the_disk(archive: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(archive, "a", zipfile.ZIP_DEFLATED) as opened:
+        opened.writestr("bomb", b"0" * (17 << 20))
+        opened.writestr("small", b"0" * (1 << 20))
+    target = tmp_path / "w" / "out"
+    for limits, text in (
+        ({}, r"more than 200 times what it has packed.*use ZipFileStaging\(max_ratio=None\)"),
+        ({"max_ratio": None, "max_bytes": 17 << 20 | 0xFF}, None),
+        (
+            {"max_ratio": None, "max_bytes": 17_000_000},
+            r"'bomb' in .* has 17,825,792 bytes unpacked, more than 17,000,000",
+        ),
+    ):
+        if text is None:
+            zipped.extract(f"zip:{archive}/bomb", str(target), **limits)
+            assert target.stat().st_size == 17 << 20
+            target.unlink()
+            continue
+        with pytest.raises(StagingError, match=text):
+            zipped.extract(f"zip:{archive}/bomb", str(target), **limits)
+        assert list(target.parent.iterdir()) == []
+    zipped.extract(f"zip:{archive}/small", str(target))
+    for wrong in ({"max_bytes": 0}, {"max_ratio": -1.0}):
+        with pytest.raises(ConfigurationError, match="give a number above 0, or None"):
+            ZipFileStaging(**wrong)
+
+
+def test_the_limits_of_a_provider_hold(dm: FakeEngine, archive: Path) -> None:
+    with pytest.raises(StagingError, match="more than 999"):
+        ZipFileStaging(max_bytes=999).stage_in(dm, "any", File(f"zip:{archive}/one"), None).result(timeout=60)
