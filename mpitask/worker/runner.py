@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import marshal
 import os
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
@@ -24,6 +25,8 @@ _OK = lib.MT_OUTCOME_OK
 _ERROR = lib.MT_OUTCOME_ERROR
 _PATIENCE_NS = 100_000_000  # then a task that waits runs whatever there is,
 _LOOSE_DEPTH = 20  # if no more tasks than these wait below it
+_LEVELS = 8  # tasks that wait in one thread have one stack: so often it is given more room,
+_MOST_LEVELS = 2000  # up to here, as long as the system's own stack (8 MiB) surely holds
 _MODULES = (
     "(workers look for modules where the script did when it first called an app: "
     "a folder that it adds to sys.path later has to be in PYTHONPATH, too)"
@@ -75,6 +78,8 @@ class Runner:
         """Called after each task, before its result is sent, with why it failed."""
         self._is_strict = is_strict
         self._depth = 0
+        self._frames = sys.getrecursionlimit()  # that each task may have for itself
+        self._deepest = 0
         self._above = above
         self._is_running = False
         self._is_unpickling = False
@@ -103,11 +108,14 @@ class Runner:
 
         Raises:
             RuntimeError: arguments of a task are being unpickled in this thread.
+            RecursionError: too many tasks wait in this thread, each for one of the next.
         """
         if self._is_told_to_stop:
             return int(lib.MT_E_CLOSED)
         if self._is_unpickling:  # what runs meanwhile would take the place of the rest of it
             raise RuntimeError(_NO_WAITING)
+        if self._depth >= self._deepest + _LEVELS:
+            self._make_room()
         if self._pause is None:
             if self._above is not None and not self._is_running:
                 lib.mt_worker_follow(self.worker, self._above.worker)
@@ -130,6 +138,19 @@ class Runner:
             check(lib.mt_worker_loosen(self.worker), "waiting for a sub-task")
             return int(lib.MT_E_INTR)
         return status
+
+    def _make_room(self) -> None:
+        """What runs in this thread now may have as many frames of its own as a task that nobody waits for."""
+        if self._depth >= _MOST_LEVELS:
+            raise RecursionError(
+                f"{self._depth:,} tasks wait in one thread, each for a sub-task of its own, and there can be no more: "
+                "let a task give back what is left to do, and submit that from where its result is used"
+            )
+        frame, n = sys._getframe(), 0
+        while frame is not None:
+            frame, n = frame.f_back, n + 1
+        sys.setrecursionlimit(max(sys.getrecursionlimit(), n + 2 * self._frames))
+        self._deepest = self._depth
 
     def stop_helping(self) -> None:
         """The task that has waited is through: gives back what was sent ahead."""
