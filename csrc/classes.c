@@ -18,18 +18,19 @@ int mti_classes_add(mt_classes *classes, uint32_t *out_class) {
 
 uint64_t mti_class_items(const mt_class_row *row) { return row->items / FRACTION; }
 
+static uint64_t at_most(uint64_t n) { return n < MT_MAX_COST_NS ? n : MT_MAX_COST_NS; }
+
 void mti_classes_hint(mt_classes *classes, uint32_t class_index, uint64_t duration_ns) {
     mt_class_row *c = &classes->rows[class_index];
-    if (!c->measured) c->mean_ns = duration_ns;
+    if (!c->measured) c->mean_ns = at_most(duration_ns);
 }
-
-static uint64_t at_most(uint64_t n) { return n < MT_MAX_COST_NS ? n : MT_MAX_COST_NS; }
 
 void mti_classes_learn(mt_classes *classes, uint32_t class_index, uint64_t items, uint64_t cost_ns) {
     mt_class_row *c = &classes->rows[class_index];
+    cost_ns = at_most(cost_ns); /* whatever a worker says: sums of them do not wrap */
     if (items > 0) {
         c->items += at_most(items) * FRACTION - c->items / 8;
-        c->items_ns += at_most(cost_ns) - c->items_ns / 8;
+        c->items_ns += cost_ns - c->items_ns / 8;
         c->mean_ns = c->items_ns * FRACTION / c->items;
         if (c->mean_ns == 0) c->mean_ns = 1;
     } else if (!c->measured) {

@@ -69,7 +69,10 @@ void mt_driver_destroy(mt_driver *d) {
     if (d == NULL) return;
     if (d->has_thread) {
         mt_driver_stop(d, MT_STOP_NOW); /* no effect on one that has ended */
-        (void)pthread_join(d->thread, NULL);
+        struct timespec until;
+        (void)clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_sec += (time_t)(d->options.stop_limit_ns / 1000000000u) + 2; /* it sets the limit when it carries the stop out */
+        if (pthread_timedjoin_np(d->thread, NULL, &until) != 0) return;
     }
     mt_message message;
     while (d->inbox != NULL && mt_inbox_pop_many(d->inbox, &message, 1) == 1) mti_driver_refuse_message(d, message);

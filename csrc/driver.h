@@ -3,7 +3,7 @@
  * Role: loops only move things: inbox -> engine, rings and frames -> engine, engine -> rings and frames; it owns waiting and waking. All decisions are the engine's.
  * Handles: a task is known outside by a uint64_t handle. mt_driver_submit and mt_driver_promise give one with a reference; mt_driver_release gives it up. A
  * handle stays good, and must be released, after the engine has ended; the driver is destroyed last.
- * Waiting calls return MT_E_INTR after a signal, and every 100 ms, so that the caller's interpreter can look at signals: call again.
+ * Waiting calls return MT_E_INTR after a signal, and every second, so that the caller's interpreter can look at signals: call again.
  * Thread rule: calls marked "any thread" may run beside each other and beside the engine thread; none needs an interpreter lock.
  */
 #ifndef MT_DRIVER_H
@@ -53,7 +53,8 @@ typedef struct mt_driver_stats {
 
 /* An engine that does not run yet. NULL: out of memory, a bad option, or errno. */
 MT_EXPORT mt_driver *mt_driver_new(const mt_driver_options *options);
-/* Ends the engine first if it still runs (up to the stop limit). No handle may be used any more. */
+/* Ends the engine first if it still runs. Should it not end within the stop limit (a call of MPI that does not return), all stays as it is. No handle may
+ * be used any more. */
 MT_EXPORT void mt_driver_destroy(mt_driver *driver);
 /* Descriptor of the memory that begins with this engine's bell: neighbours on the node map it as /proc/PID/fd/N. */
 MT_EXPORT int mt_driver_bell_fd(const mt_driver *driver);

@@ -238,6 +238,7 @@ int mt_sched_next_up(mt_sched *sched, uint32_t up, mt_assignment *out) {
         found = l;
         at = i;
     }
+    if (found == NULL) return MT_E_AGAIN;
     const mt_ready_job *job = mti_ready_at(found, at);
     demand wanted = mti_sched_demand(sched, found, job);
     if (!mti_sched_has_credit(&sched->lanes[up], &wanted)) return MT_E_AGAIN;
@@ -285,7 +286,7 @@ void mt_sched_return(mt_sched *sched, const mt_assignment *what) {
 void mt_sched_done(mt_sched *sched, const mt_assignment *what, uint64_t duration_ns) {
     give_back(sched, what);
     sched->lanes[what->lane].overdue = false;
-    if (duration_ns > 0) mti_classes_learn(&sched->classes, what->class_index, what->items, duration_ns + OVERHEAD_NS);
+    if (duration_ns > 0) mti_classes_learn(&sched->classes, what->class_index, what->items, (duration_ns < MT_MAX_COST_NS ? duration_ns : MT_MAX_COST_NS) + OVERHEAD_NS);
     refresh(sched, what->lane);
 }
 

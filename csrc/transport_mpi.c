@@ -56,6 +56,7 @@ typedef struct mpi_transport {
     mt_transport base;
     const mt_alloc *alloc;
     mt_mpi_table table;
+    unsigned char null_request[8]; /* as the library writes it */
     neighbour *peers;
     uint32_t n_peers;
     send_slot *sends;
@@ -106,14 +107,14 @@ static int mpi_test(mpi_transport *t, void *handle, int *flag) {
     return is_int(t) ? ((test_int)t->table.test)(handle, flag, t->statuses) : ((test_pointer)t->table.test)(handle, flag, t->statuses);
 }
 
-static bool is_null(const mpi_transport *t, const void *handle) { return memcmp(handle, &t->table.request_null, t->table.handle_size) == 0; }
+static bool is_null(const mpi_transport *t, const void *handle) { return memcmp(handle, t->null_request, t->table.handle_size) == 0; }
 
 /* ---- lost neighbours ---- */
 
 static void abandon(mpi_transport *t, requests *r, uint32_t i) {
     void *handle = handle_at(t, r, i);
     if (is_null(t, handle)) return;
-    memcpy(handle, &t->table.request_null, t->table.handle_size);
+    memcpy(handle, t->null_request, t->table.handle_size);
     r->active--;
     t->has_left_behind = true;
 }
@@ -374,7 +375,7 @@ static bool get_memory(mpi_transport *t) {
 
 static void forget_handles(const mpi_transport *t, requests *r, uint32_t n) {
     r->n = n;
-    for (uint32_t i = 0; i < n; i++) memcpy(handle_at(t, r, i), &t->table.request_null, t->table.handle_size);
+    for (uint32_t i = 0; i < n; i++) memcpy(handle_at(t, r, i), t->null_request, t->table.handle_size);
 }
 
 mt_transport *mt_transport_mpi_new(const mt_mpi_table *table, const uint32_t *peers, uint32_t n_peers) {
@@ -394,6 +395,12 @@ mt_transport *mt_transport_mpi_new(const mt_mpi_table *table, const uint32_t *pe
     if (!get_memory(t)) {
         free_all(t);
         return NULL;
+    }
+    int null_int = (int)table->request_null;
+    if (is_int(t)) {
+        memcpy(t->null_request, &null_int, sizeof null_int);
+    } else {
+        memcpy(t->null_request, &table->request_null, sizeof table->request_null);
     }
     forget_handles(t, &t->sending, t->n_sends);
     forget_handles(t, &t->receiving, t->n_receives);

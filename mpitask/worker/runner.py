@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from types import FrameType
 from typing import Any, ClassVar
 
 from mpitask import codec, surroundings
@@ -146,7 +147,8 @@ class Runner:
                 f"{self._depth:,} tasks wait in one thread, each for a sub-task of its own, and there can be no more: "
                 "let a task give back what is left to do, and submit that from where its result is used"
             )
-        frame, n = sys._getframe(), 0
+        frame: FrameType | None = sys._getframe()
+        n = 0
         while frame is not None:
             frame, n = frame.f_back, n + 1
         sys.setrecursionlimit(max(sys.getrecursionlimit(), n + 2 * self._frames))
