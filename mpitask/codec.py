@@ -2,7 +2,7 @@
 
 Three encodings, told apart by a number that travels beside the bytes:
 
-- MARSHAL: tuples of plain scalars; a third of pickle's cost, and most calls of small tasks are nothing else.
+- MARSHAL: tuples of plain scalars below 2 GiB; a third of pickle's cost, as most calls are.
 - PICKLE: pickle protocol 5. The standard pickler is tried first; what it cannot do (lambdas, closures, classes of the
   script) is left to cloudpickle. A pickle that mentions `__main__` is made again by cloudpickle, which stores the
   definition itself: a worker has another main module.
@@ -26,10 +26,12 @@ from __future__ import annotations
 import bisect
 import collections
 import concurrent.futures
+import contextlib
 import copyreg
 import io
 import marshal
 import pickle
+import pickletools
 import struct
 import sys
 import threading
@@ -49,6 +51,7 @@ SPAN = 128
 
 SCALARS = frozenset({int, float, complex, bool, str, bytes, type(None)})
 _MARSHAL_VERSION = 2  # without back references: faster, and scalars have none
+_DESCRIBED_BYTES, _DESCRIBED = 1 << 16, 8
 _OUT_OF_BAND_BYTES = 8192  # a smaller buffer costs less inside the pickle
 _HEAD = struct.Struct("=QQ")
 _SIZE = struct.Struct("=Q")
@@ -184,7 +187,8 @@ def _with_buffers(data: bytes, buffers: list[pickle.PickleBuffer]) -> tuple[int,
 def encode_value(obj: Any) -> tuple[int, list[Bytes | pickle.PickleBuffer]]:
     """As `encode`, with the fast way for scalars."""
     if type(obj) in SCALARS:
-        return MARSHAL, [marshal.dumps(obj, _MARSHAL_VERSION)]
+        with contextlib.suppress(ValueError):  # marshal takes less than 2 GiB
+            return MARSHAL, [marshal.dumps(obj, _MARSHAL_VERSION)]
     return encode(obj)
 
 
@@ -195,7 +199,8 @@ def encode_shared(obj: Any) -> tuple[int, list[Bytes | pickle.PickleBuffer]]:
         SerializationError: the object cannot be pickled.
     """
     if type(obj) in SCALARS:
-        return MARSHAL, [marshal.dumps(obj, _MARSHAL_VERSION)]
+        with contextlib.suppress(ValueError):  # as there
+            return MARSHAL, [marshal.dumps(obj, _MARSHAL_VERSION)]
     buffers: list[pickle.PickleBuffer] = []
     try:
         try:
@@ -258,6 +263,39 @@ def _blame(args: Sequence[Any], kwargs: dict[str, Any], error: Exception) -> Ser
                 f"{name} ({type(value).__qualname__}) cannot be pickled: {type(error).__name__}: {error}"
             )
     return SerializationError(f"the arguments cannot be pickled: {type(error).__name__}: {error}")
+
+
+def encode_result(obj: Any, fn: Callable[..., Any] | None) -> tuple[int, list[Bytes | pickle.PickleBuffer]]:
+    """As `encode`, for what a task has returned.
+
+    Raises:
+        SerializationError: it cannot be pickled; the message names the function and what it is.
+    """
+    try:
+        return encode(obj)
+    except Exception as error:
+        raise SerializationError(
+            f"the result of {name_of(fn)} ({type(obj).__qualname__}{_place_in(obj)}) cannot be pickled: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def _place_in(obj: Any) -> str:
+    """Which item of a list, tuple or dict it is that cannot be pickled, if one is."""
+    items = obj.items() if type(obj) is dict else enumerate(obj) if type(obj) in (list, tuple) else ()
+    for key, value in items:
+        try:
+            encode(value)
+        except Exception:  # noqa: BLE001
+            return f", at [{key!r}]: {type(value).__qualname__}{_place_in(value)}"
+    return ""
+
+
+def name_of(fn: Any) -> str:
+    """How messages call a function, whatever we have wrapped around it."""
+    while names := getattr(fn, "WRAPS", ()):
+        fn = getattr(fn, names[0])
+    return str(getattr(fn, "__qualname__", repr(fn)))
 
 
 class Parts:
@@ -335,6 +373,23 @@ def decode(codec: int, data: Bytes, *, borrow: bool = False) -> Any:
     return pickle.loads(body, buffers=buffers)
 
 
+def describe(kind: int, data: Bytes) -> str:
+    """Which classes and functions a pickle needs, for messages; nothing is run."""
+    view = memoryview(data)
+    if kind & 15 == BUFFERS:
+        count, size = _HEAD.unpack_from(view)
+        view = view[_HEAD.size + count * _SIZE.size :][:size]
+    found: dict[str, None] = {}
+    strings: list[str] = []
+    with contextlib.suppress(Exception):
+        for opcode, value, _ in pickletools.genops(bytes(view[:_DESCRIBED_BYTES])):
+            if "UNICODE" in opcode.name:
+                strings.append(str(value))
+            elif opcode.name == "STACK_GLOBAL" and len(strings) > 1:
+                found[".".join(strings[-2:])] = None
+    return f"it needs {', '.join(list(found)[:_DESCRIBED])}" if found else f"it has {len(data)} bytes"
+
+
 def _decode_with(resolve: Callable[[int], Any], codec: int, data: Bytes) -> Any:
     outer = _state.resolve  # of a task in which this one runs, because what it unpickles waits
     _state.resolve = resolve
@@ -369,9 +424,8 @@ def encode_function(fn: Callable[..., Any], collector: Collector) -> bytes:
             return bytes(parts[0])
         return _dumps_by_value(fn)  # a function with large arrays in its closure: keep them inside
     except Exception as error:
-        name = getattr(fn, "__qualname__", repr(fn))
         raise SerializationError(
-            f"function {name} cannot be sent to workers: {type(error).__name__}: {error}; "
+            f"function {name_of(fn)} cannot be sent to workers: {type(error).__name__}: {error}; "
             "what it uses from outside must be picklable too"
         ) from error
     finally:

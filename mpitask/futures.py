@@ -20,7 +20,7 @@ from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from mpitask import codec
-from mpitask.errors import DependencyError, EngineClosedError, WorkerLost
+from mpitask.errors import DependencyError, EngineClosedError, SerializationError, WorkerLost
 from mpitask.native import check, ffi, lib
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class Future(concurrent.futures.Future[T]):
             raw = _value_of(self._handle)
         if raw and raw.outcome == _OK:
             data = _buffer(raw.data, raw.size)
-            value = _loads(data) if raw.codec == _MARSHAL else codec.decode(raw.codec, data)
+            value = _loads(data) if raw.codec == _MARSHAL else self._decode(raw.codec, data)
             self._value = value
             return value
         error = self._error(raw)
@@ -111,6 +111,15 @@ class Future(concurrent.futures.Future[T]):
             raise error
         finally:
             del error, self  # no cycle of traceback and exception
+
+    def _decode(self, kind: int, data: Any) -> Any:
+        try:
+            return codec.decode(kind, data)
+        except Exception as error:
+            raise SerializationError(
+                f"the result of task {self.tid} cannot be unpickled here: {type(error).__name__}: {error}; "
+                f"{codec.describe(kind, data)}"
+            ) from error
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """The exception with which the task ended, None when it gave a value. Waits and times out as `result` does."""

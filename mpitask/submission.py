@@ -170,7 +170,10 @@ class Submission:
         if self._captured and fn_id in self._captured:
             return None
         if not priority and not retries and _SCALARS.issuperset(map(type, args)):
-            data = _dumps(args, 2)
+            try:
+                data = _dumps(args, 2)
+            except ValueError:  # too large for marshal
+                return None
             while (handle := _submit(self._driver, fn_id, _MARSHAL, data, len(data))) >= _FIRST_STATUS:
                 self._raise_status(handle)
             return make(self, handle)
@@ -183,7 +186,10 @@ class Submission:
                 return None
             flat[i] = ...
             edges.append(arg._handle)
-        data = _dumps(tuple(flat), 2)
+        try:
+            data = _dumps(tuple(flat), 2)
+        except ValueError:  # as above
+            return None
         while (
             handle := _submit_edges(self._driver, fn_id, _FLAT, data, len(data), edges, len(edges), priority, retries)
         ) >= _FIRST_STATUS:

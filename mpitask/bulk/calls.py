@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import marshal
@@ -24,7 +25,8 @@ def _pack(seconds: float, values: list[Any], failures: list[tuple[int, bytes]]) 
     kinds = list(map(type, values))
     are_alike = bool(kinds) and kinds[0] in codec.SCALARS and kinds.count(kinds[0]) == len(kinds)  # faster than the set
     if are_alike or codec.SCALARS.issuperset(kinds):
-        return seconds, failures, codec.MARSHAL, marshal.dumps(values, 2)
+        with contextlib.suppress(ValueError):  # one of 2 GiB and more
+            return seconds, failures, codec.MARSHAL, marshal.dumps(values, 2)
     kind, parts = codec.encode(values)
     return seconds, failures, kind, b"".join(bytes(part) for part in parts)
 
@@ -77,6 +79,8 @@ def _noted(data: bytes, index: int) -> BaseException:
 class CallChunk:
     """The function over the items of a chunk. `op` combines their results."""
 
+    WRAPS = ("_fn",)
+
     def __init__(self, fn: Callable[..., Any], op: Callable[[Any, Any], Any] | None = None) -> None:
         self._fn, self._op = fn, op
 
@@ -110,6 +114,8 @@ class CallSpan(CallChunk):
 
 class Star:
     """A function of several iterables, over tuples of their items."""
+
+    WRAPS = ("_fn",)
 
     def __init__(self, fn: Callable[..., Any]) -> None:
         self._fn = fn

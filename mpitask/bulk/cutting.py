@@ -116,6 +116,13 @@ class _Chunks:
         self._calls: dict[int, tuple[CallChunk, int]] = {}  # by the id of `op`
         self._next = 0
         self._item_s = 0.0
+        self._call_of(None)  # a function that cannot be pickled is told of here
+
+    def _call_of(self, op: Callable[[Any, Any], Any] | None) -> int:
+        if id(op) not in self._calls:
+            fn = CallChunk(self._fn, op)
+            self._calls[id(op)] = fn, self._engine.function_id(fn)
+        return self._calls[id(op)][1]
 
     @property
     def ahead(self) -> int:
@@ -127,11 +134,8 @@ class _Chunks:
         items = self._source.take(self._next_size(self._source.left))
         if not len(items):
             return None
-        if id(op) not in self._calls:
-            fn = CallChunk(self._fn, op)
-            self._calls[id(op)] = fn, self._engine.function_id(fn)
         first, self._next = self._next, self._next + len(items)
-        return Piece(first, self._next, self._engine.call(self._calls[id(op)][1], (items,), {}))
+        return Piece(first, self._next, self._engine.call(self._call_of(op), (items,), {}))
 
     def learn(self, piece: Piece, future: Future[Any]) -> None:
         """What a chunk took; later ones count as much as all before."""
@@ -163,20 +167,25 @@ class _Spans:
         self._pace = ffi.new("mt_pace *", {"left": total, "chunk": self._chunk or 1})
         self._lock = threading.Lock()  # of the pace: pieces end in other threads than the one that submits them
         self._next = 0
+        self._call_of(None)  # as in _Chunks
+
+    def _call_of(self, op: Callable[[Any, Any], Any] | None) -> tuple[int, int]:
+        if id(op) not in self._calls:
+            fn, combiner = CallSpan(self._fn, op), None if op is None else CombineParts(op)
+            combine = 0 if combiner is None else self._engine.combine_id(combiner)
+            self._calls[id(op)] = fn, combiner, self._engine.function_id(fn), combine
+        return self._calls[id(op)][2:]
 
     def submit(self, op: Callable[[Any, Any], Any] | None) -> Piece | None:
         """See `Work`."""
         if self._pace.left == 0:
             return None
-        if id(op) not in self._calls:
-            fn, combiner = CallSpan(self._fn, op), None if op is None else CombineParts(op)
-            combine = 0 if combiner is None else self._engine.combine_id(combiner)
-            self._calls[id(op)] = fn, combiner, self._engine.function_id(fn), combine
-        _, _, call, combine = self._calls[id(op)]
+        call, combine = self._call_of(op)
         with self._lock:
             count = lib.mt_pace_take(self._pace, self._engine.max_workers)
+            is_last = self._pace.left == 0
         first, self._next = self._next, self._next + count
-        begun: Promise[None] = self._engine.promise()
+        begun: Promise[None] | None = None if is_last else self._engine.promise()  # then the next one is submitted
         args = self._formula.args
         future = self._engine.call_span(call, first, count, args, combine=combine, chunk=self._chunk, begun=begun)
         return Piece(first, self._next, future, begun)

@@ -21,6 +21,7 @@ from mpitask.futures import Future, Promise
 
 T = TypeVar("T")
 
+_AT_ONCE = 1024  # items of a map that may be submitted by the caller itself
 _UNREAD = 16  # chunks that wait to be read, of an iterable without a length
 _COMBINE_AT_A_TIME = 16
 _NOTHING: Any = object()
@@ -51,11 +52,48 @@ class MapFuture(Generic[T]):
         self._reduction: Callable[[T, T], T] | None = None
         self._is_endless = work.total is None
         self._passed: int | None = None  # pieces that the iteration has passed, once there is one
-        self._open: Promise[None] = engine.promise()  # the engine is not through before the last piece is submitted
-        self._feeder = threading.Thread(target=self._feed, name="mpitask-map", daemon=True)
-        self._feeder.start()
+        self._feeder: threading.Thread | None = None
+        self._is_watched = False
+        if work.total is None or work.total > _AT_ONCE or not self._feed_at_once():
+            self._watch_all()
+            self._open: Promise[None] = engine.promise()  # the engine is not through before the last piece is submitted
+            self._feeder = threading.Thread(target=self._feed, name="mpitask-map", daemon=True)
+            self._feeder.start()
 
     # -- feeding --
+
+    def _feed_at_once(self) -> bool:
+        """Submits a short map in the thread that asks for it: whether that was all of it."""
+        try:
+            while len(self._tasks) < self._work.ahead:
+                piece = self._work.submit(None)
+                if piece is None:
+                    self._fed = True
+                    break
+                self._tasks.append(piece)
+                if piece.begun is not None:  # another may have to wait for that
+                    break
+        except BaseException as error:  # noqa: BLE001 - as in `_feed`
+            self._failure, self._fed = error, True
+        return self._fed
+
+    def _watch_all(self) -> None:
+        """Has the ends of pieces told. Of a short map nobody needs them, as a rule."""
+        with self._state:
+            if self._is_watched:
+                return
+            self._is_watched = True
+        for piece in self._tasks:
+            self._watch(piece, piece.task)
+
+    def _watch(self, piece: Piece, task: Future[Any]) -> None:
+        begun = piece.begun
+        with self._state:
+            self._running += 1
+            self._waiting += begun is not None
+        if begun is not None:
+            begun.add_done_callback(self._piece_begun)
+        task.add_done_callback(functools.partial(self._piece_ended, piece))
 
     def _feed(self) -> None:
         try:
@@ -69,16 +107,12 @@ class MapFuture(Generic[T]):
                 piece = self._work.submit(reduction)
                 if piece is None:
                     break
-                task, begun = piece.task, piece.begun  # a reader may pass the piece at once
+                task = piece.task  # a reader may pass the piece at once
                 with self._state:
                     self._tasks.append(piece)
-                    self._running += 1
-                    self._waiting += begun is not None
                     self._state.notify_all()
                 self._engine.poke()
-                if begun is not None:
-                    begun.add_done_callback(self._piece_begun)
-                task.add_done_callback(functools.partial(self._piece_ended, piece))
+                self._watch(piece, task)
         except BaseException as error:  # noqa: BLE001 - the user's iterable, or an argument that cannot be pickled
             self._failure = error
         with self._state:
@@ -131,6 +165,8 @@ class MapFuture(Generic[T]):
         return itertools.chain.from_iterable(self._results(None))  # C code for each item, Python for each list of them
 
     def _results(self, deadline: float | None) -> Iterator[list[T]]:
+        if not self._ordered:
+            self._watch_all()
         with self._state:
             self._passed = self._passed or 0
         for i in itertools.count():
@@ -157,7 +193,7 @@ class MapFuture(Generic[T]):
         if left is not None and left <= 0:
             raise TimeoutError("the map has not ended within its timeout")
         self._engine.rest(self._state, 0.5 if left is None else min(left, 0.5))
-        if not self._feeder.is_alive() and not self._fed:
+        if self._feeder is not None and not self._feeder.is_alive() and not self._fed:
             raise RuntimeError("the thread that feeds this map has died")
 
     def result(self, timeout: float | None = None) -> list[T]:
@@ -297,7 +333,8 @@ class MapFuture(Generic[T]):
 
     def __repr__(self) -> str:
         with self._state:
-            done = sum(piece.stop - piece.first for piece in self._ended)
+            pieces = self._ended if self._is_watched else [piece for piece in self._tasks if piece.task.done()]
+            done = sum(piece.stop - piece.first for piece in pieces)
             total = "?" if not self._fed and self._work.total is None else len(self)
         return f"<mpitask.MapFuture: {done} of {total} items have ended>"
 
@@ -354,5 +391,4 @@ def map(  # noqa: A001 - the name that everybody knows, for the same thing
         raise ConfigurationError(f"chunksize={chunksize!r}: give a number above 0, or 'auto'")
     engine = running.current()
     fn = getattr(fn, "__wrapped__", fn) if hasattr(fn, "kind") else fn  # an app stands for its function
-    engine.function_id(fn)  # one that cannot be pickled is told of here
     return MapFuture(engine, make_work(engine, fn, (iterable, *iterables), chunksize), ordered=ordered)

@@ -192,10 +192,14 @@ class Runner:
                     if self.task_ended is not None:
                         self.task_ended(None)
                     if type(value) in scalars:
-                        data = dumps(value, 2)
-                        status = answer(worker, _OK, _MARSHAL, data, len(data))
+                        try:
+                            data = dumps(value, 2)
+                        except ValueError:  # 2 GiB and more
+                            status = self._answer(value, call.fn)
+                        else:
+                            status = answer(worker, _OK, _MARSHAL, data, len(data))
                     else:
-                        status = self._answer(value)
+                        status = self._answer(value, call.fn)
                     value = None
                 except BaseException as error:  # noqa: BLE001 - whatever a task raises is its result
                     self.stop_helping()
@@ -300,8 +304,8 @@ class Runner:
             self._shared[number] = codec.decode(kind, memoryview(data).toreadonly(), borrow=True)
         return self._shared[number]
 
-    def _answer(self, value: Any) -> int:
-        kind, parts = codec.encode(value)
+    def _answer(self, value: Any, fn: int) -> int:
+        kind, parts = codec.encode_result(value, self._functions.get(fn))
         c_parts = ffi.new("mt_part[]", len(parts))
         keep = []
         for i, part in enumerate(parts):

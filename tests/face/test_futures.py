@@ -376,10 +376,38 @@ def test_bad_arguments_are_named() -> None:
 
 
 def test_a_result_that_cannot_be_pickled() -> None:
-    with pytest.raises(TypeError, match="pickle"):
+    with pytest.raises(
+        SerializationError, match=r"the result of .*lock.* \(lock\) cannot be pickled: TypeError: cannot"
+    ):
         python_app(threading.Lock)().result(timeout=60)
-    with pytest.raises((TypeError, mpitask.TaskError), match=r"pickle|future"):
+    with pytest.raises((TypeError, SerializationError), match=r"pickle|future"):
         python_app(concurrent.futures.Future)().result(timeout=60)
+
+    def nested() -> Any:
+        return {"a": 1, "b": [0, (threading.Lock(),)]}
+
+    wanted = r"the result of .*nested \(dict, at \['b'\]: list, at \[1\]: tuple, at \[0\]: lock\) cannot be pickled"
+    with pytest.raises(SerializationError, match=wanted):
+        python_app(nested)().result(timeout=60)
+
+
+class Unreadable:
+    def __reduce__(self) -> Any:
+        return _refuse_here, (os.getpid(),)
+
+
+def _refuse_here(pid: int) -> Any:
+    raise LookupError(f"made by {pid}")
+
+
+def test_a_result_that_cannot_be_unpickled() -> None:
+    future = python_app(Unreadable)()
+    wanted = (
+        rf"the result of task {future.tid} cannot be unpickled here: LookupError: made by \d+; it needs .*_refuse_here"
+    )
+    with pytest.raises(SerializationError, match=wanted) as caught:
+        future.result(timeout=60)
+    assert isinstance(caught.value.__cause__, LookupError)
 
 
 def test_a_future_does_not_pickle_alone() -> None:
@@ -401,7 +429,7 @@ def test_dropped_futures_free_their_tasks(engine: Engine) -> None:
 
 
 def test_a_future_cannot_be_returned_from_a_task() -> None:
-    with pytest.raises(TypeError, match="a task must return a value, not a future"):
+    with pytest.raises(SerializationError, match="a task must return a value, not a future"):
         python_app(lambda: echo(1))().result(timeout=60)
 
 

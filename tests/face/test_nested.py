@@ -256,7 +256,7 @@ def returns_a_future() -> Any:
 
 
 def test_a_future_cannot_leave_its_task(workers: int) -> None:
-    with pytest.raises(TypeError, match="a task must return a value, not a future"):
+    with pytest.raises(mpitask.SerializationError, match="a task must return a value, not a future"):
         call(returns_a_future)
 
 
