@@ -318,7 +318,7 @@ def test_cancelling(tmp_path: Path, engine: Engine) -> None:
 def test_joins_are_remembered(tmp_path: Path) -> None:
     bodies: list[int] = []
 
-    @join_app(cache=True)
+    @join_app(cache=True, cache_key="name")
     def double(n: int) -> Any:
         bodies.append(n)
         return [echo(n), echo(n)]
