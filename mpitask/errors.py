@@ -31,6 +31,14 @@ import signal
 from collections.abc import Iterable, Sequence
 
 
+def shown(value: object) -> str:
+    """A value of the user's in a message: its `repr`, if that can be had."""
+    try:
+        return repr(value)
+    except Exception:  # noqa: BLE001 - whatever a value's own methods do
+        return f"<{type(value).__qualname__}>"
+
+
 class MpitaskError(Exception):
     """The root of all exceptions that mpitask raises itself."""
 

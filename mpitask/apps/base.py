@@ -151,7 +151,7 @@ class App(Generic[P, R]):
             default = parameter.default
             if parameter.kind is parameter.POSITIONAL_ONLY or default is parameter.empty or default is None:
                 continue
-            is_empty = isinstance(default, list | tuple) and not default
+            is_empty = type(default) in (list, tuple) and not default
             if isinstance(default, File) or (parameter.name in _ALWAYS and not is_empty):
                 found[parameter.name] = default
                 places[parameter.name] = i if parameter.kind is parameter.POSITIONAL_OR_KEYWORD else sys.maxsize

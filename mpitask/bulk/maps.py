@@ -16,7 +16,7 @@ from mpitask import running
 from mpitask.bulk.calls import Combine, CombinePieces, identity, item
 from mpitask.bulk.cutting import Piece, Work, make_work
 from mpitask.engine import Engine
-from mpitask.errors import ConfigurationError, EngineClosedError, check_names
+from mpitask.errors import ConfigurationError, EngineClosedError, check_names, shown
 from mpitask.futures import Future, Promise
 
 T = TypeVar("T")
@@ -279,7 +279,7 @@ class MapFuture(Generic[T]):
             TypeError: `op` cannot be called.
         """
         if not callable(op):
-            raise TypeError(f"reduce() calls its first argument for two results, and {op!r} cannot be called")
+            raise TypeError(f"reduce() calls its first argument for two results, and {shown(op)} cannot be called")
         with self._state:
             self._reduction = op
         out: Promise[Any] = self._engine.promise()
@@ -386,9 +386,11 @@ def map(  # noqa: A001 - the name that everybody knows, for the same thing
     """
     check_names("option of map()", unknown, ("chunksize", "ordered"))
     if not callable(fn):
-        raise TypeError(f"map() calls its first argument for every item, and {fn!r} cannot be called")
-    if chunksize != "auto" and (not isinstance(chunksize, int) or isinstance(chunksize, bool) or chunksize < 1):
-        raise ConfigurationError(f"chunksize={chunksize!r}: give a number above 0, or 'auto'")
+        raise TypeError(f"map() calls its first argument for every item, and {shown(fn)} cannot be called")
+    if not (isinstance(chunksize, str) and chunksize == "auto") and (
+        not isinstance(chunksize, int) or isinstance(chunksize, bool) or chunksize < 1
+    ):
+        raise ConfigurationError(f"chunksize={shown(chunksize)}: give a number above 0, or 'auto'")
     engine = running.current()
     fn = getattr(fn, "__wrapped__", fn) if hasattr(fn, "kind") else fn  # an app stands for its function
     return MapFuture(engine, make_work(engine, fn, (iterable, *iterables), chunksize), ordered=ordered)

@@ -14,7 +14,7 @@ import importlib
 import importlib.util
 import pkgutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
@@ -116,10 +116,12 @@ def install(home: str, name: str) -> None:
     sys.modules[name] = package
 
 
-def lazy_submodules(package: str) -> Any:
-    """A `__getattr__` for a package: its modules are imported when they are first named."""
+def lazy_submodules(package: str, names: Mapping[str, str] = {}) -> Any:
+    """A `__getattr__` for a package: its modules are imported when they are named, and `names` from their modules."""
 
     def __getattr__(name: str) -> Any:  # noqa: N807
+        if name in names:
+            return getattr(importlib.import_module(f"{package}.{names[name]}"), name)
         if not name.startswith("__"):
             try:
                 return importlib.import_module(f"{package}.{name}")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mpitask.dataflow.record import TaskRecord, error_of
-from mpitask.errors import JoinError
+from mpitask.errors import JoinError, shown
 
 
 def futures_in(record: TaskRecord, value: Any) -> Sequence[concurrent.futures.Future[Any]]:
@@ -26,7 +26,7 @@ def futures_in(record: TaskRecord, value: Any) -> Sequence[concurrent.futures.Fu
     if futures is None or not all(isinstance(future, concurrent.futures.Future) for future in futures):
         raise TypeError(
             f"join_app {record['func_name']} must return a future, or a list, tuple or dict of futures; "
-            f"it returned {value!r}"
+            f"it returned {shown(value)}"
         )
     return futures
 

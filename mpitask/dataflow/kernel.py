@@ -29,7 +29,7 @@ from mpitask.dataflow.rundir import make_run_dir
 from mpitask.dataflow.states import States
 from mpitask.dataflow.threads import Threads
 from mpitask.engine import Engine
-from mpitask.errors import AppTimeout, DependencyError, EngineClosedError, JoinError, WorkerLost
+from mpitask.errors import AppTimeout, DependencyError, EngineClosedError, JoinError, WorkerLost, shown
 from mpitask.futures import DataFuture, Future, Promise
 from mpitask.memo import BasicMemoizer, Memoizer
 
@@ -200,7 +200,7 @@ class Kernel(Preparation):
                 "from_memo": None,
                 "outputs": [],
                 "joins": None,
-                "resource_specification": kwargs.get("parsl_resource_specification") or resources or {},
+                "resource_specification": _specification(kwargs, resources),
                 "time_invoked": datetime.datetime.now(),  # local time, as people read it
                 "time_returned": None,
                 "kind": kind,
@@ -231,7 +231,7 @@ class Kernel(Preparation):
         self.states.begin(record)
         if known is not _NOT_ASKED:
             self._guarded(record, lambda r: self._go_on(r, known))
-        elif not (record["memoize"] or kind == "join" or pool is not None or after is not None):
+        elif not (record["memoize"] or kind == "join" or record["pool"] is not None or after is not None):
             self._launch(record)
         elif record["depends"]:
             self._when_done(record, record["depends"], self._ready)
@@ -436,7 +436,7 @@ class Kernel(Preparation):
         """Another attempt, if there is one left."""
         record.target = None
         record["fail_count"] += 1
-        record["fail_history"].append(repr(error))
+        record["fail_history"].append(shown(error))
         cost: float = 1
         if self.config.retry_handler is not None:
             try:
@@ -499,6 +499,12 @@ class Kernel(Preparation):
             except Exception:  # noqa: BLE001 - the call must end all the same
                 _log.exception("%r could not take note that task %d has failed", memoizer, record["id"])
         self.states.end(record, state, error=error)
+
+
+def _specification(kwargs: dict[str, Any], resources: dict[str, Any] | None) -> Any:
+    """The call's own, else the app's."""
+    given = kwargs.get("parsl_resource_specification")
+    return (resources or {}) if given is None or (type(given) is dict and not given) else given
 
 
 class _ForMemo(dict[str, Any]):

@@ -14,6 +14,7 @@ from mpitask.dataflow import walk
 from mpitask.dataflow.record import AUTO_LOGNAME, CallFuture, FilesFuture, TaskRecord
 from mpitask.dataflow.threads import Threads
 from mpitask.engine import Engine
+from mpitask.errors import shown
 from mpitask.files import File
 from mpitask.futures import DataFuture, Future
 from mpitask.private import PrivatePath
@@ -97,18 +98,18 @@ class Preparation:
         for name in ("inputs", "outputs"):
             if name in kwargs:
                 if not isinstance(kwargs[name], list | tuple):
-                    raise TypeError(f"{name}={kwargs[name]!r}: give a list")
+                    raise TypeError(f"{name}={shown(kwargs[name])}: give a list")
                 kwargs[name] = list(kwargs[name])
         walltime_s = kwargs.get("walltime")
         if isinstance(walltime_s, bool) or not isinstance(
             walltime_s, numbers.Real | concurrent.futures.Future | type(None)
         ):
-            raise TypeError(f"walltime={walltime_s!r}: give seconds")
+            raise TypeError(f"walltime={shown(walltime_s)}: give seconds")
         if isinstance(walltime_s, numbers.Real) and not float(walltime_s) >= 0:
-            raise ValueError(f"walltime={walltime_s!r}: give seconds, 0 or more")
+            raise ValueError(f"walltime={shown(walltime_s)}: give seconds, 0 or more")
         for file in kwargs.get("outputs", ()):
             if not isinstance(file, File):
-                raise TypeError(f"outputs holds {file!r}: give Files, as in outputs=[File('result.txt')]")
+                raise TypeError(f"outputs holds {shown(file)}: give Files, as in outputs=[File('result.txt')]")
         for name in ("stdout", "stderr"):
             if kwargs.get(name) is not None:
                 self._prepare_stream(record, name)
@@ -129,9 +130,13 @@ class Preparation:
             return
         path, mode = spec if isinstance(spec, tuple) and len(spec) == 2 else (spec, "")
         if not isinstance(path, str | os.PathLike) or not isinstance(mode, str):
-            raise TypeError(f"{name}={spec!r}: give a path, (path, mode), a File, or AUTO_LOGNAME")
+            self._refuse_stream(record, name, spec)
+            return
         kwargs[name] = spec if isinstance(spec, tuple) else os.fspath(spec)
         setattr(future, name, kwargs[name])
+
+    def _refuse_stream(self, record: TaskRecord, name: str, spec: Any) -> None:  # noqa: ARG002
+        raise TypeError(f"{name}={shown(spec)}: give a path, (path, mode), a File, or AUTO_LOGNAME")
 
     def _automatic(self, record: TaskRecord, name: str) -> Any:
         if self.config.std_autopath is not None:

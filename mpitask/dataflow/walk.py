@@ -1,7 +1,8 @@
 """Futures and files inside arguments: finding them, and putting values in their place.
 
 Containers are looked into at any depth: list, tuple (named ones too), set, frozenset, dict and dataclass instances.
-Nothing of the caller's is changed: a container with something to replace is copied, as what it is.
+Nothing of the caller's is changed: a container with something to replace is copied, as what it is. Containers of the
+caller's own classes are read by what they inherit: nothing that these classes define is called before that.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ from __future__ import annotations
 import concurrent.futures
 import copy
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from mpitask.codec import SCALARS
 
-_CONTAINERS = frozenset({list, tuple, set, frozenset, dict})
+_ITERABLE: tuple[Any, ...] = (list, tuple, set, frozenset)
+_CONTAINERS = frozenset({*_ITERABLE, dict})
 
 Wanted = type | tuple[type, ...]
 
@@ -41,14 +43,14 @@ def _look(value: Any, wanted: Wanted, found: list[Any], seen: set[int]) -> None:
     if not (fields or isinstance(value, list | tuple | set | frozenset | dict)) or id(value) in seen:
         return
     seen.add(id(value))
-    if not fields and not isinstance(value, dict) and SCALARS.issuperset(map(type, value)):
+    if not fields and not isinstance(value, dict) and SCALARS.issuperset(map(type, _items(value))):
         return
     if isinstance(value, dict):
-        for key, item in value.items():
+        for key, item in dict.items(value):
             _look(key, wanted, found, seen)
             _look(item, wanted, found, seen)
     else:
-        for item in [getattr(value, name, None) for name in fields] if fields else value:
+        for item in [_field(value, name) for name in fields] if fields else _items(value):
             _look(item, wanted, found, seen)
 
 
@@ -57,6 +59,20 @@ def _fields(value: Any) -> list[str]:
     if not hasattr(type(value), "__dataclass_fields__"):
         return []
     return [field.name for field in dataclasses.fields(value)]
+
+
+def _field(value: Any, name: str) -> Any:
+    try:
+        return object.__getattribute__(value, name)
+    except Exception:  # noqa: BLE001 - not set, or computed by the user's code
+        return None
+
+
+def _items(value: Any) -> Iterator[Any]:
+    for kind in _ITERABLE:
+        if isinstance(value, kind):
+            return iter(kind.__iter__(value))
+    raise TypeError(type(value))
 
 
 def replace(value: Any, wanted: Wanted, with_what: Callable[[Any], Any]) -> Any:  # noqa: PLR0911
@@ -68,15 +84,17 @@ def replace(value: Any, wanted: Wanted, with_what: Callable[[Any], Any]) -> Any:
     if fields := _fields(value):
         return _replace_fields(value, fields, wanted, with_what)
     if isinstance(value, list | tuple | set | frozenset):
-        items = [replace(item, wanted, with_what) for item in value]
-        if all(new is old for new, old in zip(items, value, strict=True)):
+        before = list(_items(value))
+        items = [replace(item, wanted, with_what) for item in before]
+        if all(new is old for new, old in zip(items, before, strict=True)):
             return value
         if isinstance(value, list | set):
             return _refilled(value, items)
         return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
     if isinstance(value, dict):
-        pairs = [(replace(k, wanted, with_what), replace(v, wanted, with_what)) for k, v in value.items()]
-        if all(nk is k and nv is v for (nk, nv), (k, v) in zip(pairs, value.items(), strict=True)):
+        known = list(dict.items(value))
+        pairs = [(replace(k, wanted, with_what), replace(v, wanted, with_what)) for k, v in known]
+        if all(nk is k and nv is v for (nk, nv), (k, v) in zip(pairs, known, strict=True)):
             return value
         return _refilled(value, pairs)
     return value
@@ -99,7 +117,7 @@ def _refilled(value: Any, items: list[Any]) -> Any:
 def _replace_fields(value: Any, fields: list[str], wanted: Wanted, with_what: Callable[[Any], Any]) -> Any:
     changed = value
     for name in fields:
-        old = getattr(value, name, None)
+        old = _field(value, name)
         new = replace(old, wanted, with_what)
         if new is not old:
             changed = copy.copy(value) if changed is value else changed

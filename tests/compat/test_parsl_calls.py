@@ -82,16 +82,30 @@ def test_a_wrong_configuration_is_not_loaded() -> None:
         ({"inputs": None}, TypeError),
         ({"outputs": None}, TypeError),
         ({"outputs": ["a"]}, (TypeError, AttributeError)),
-        ({"stdout": ["a", "w"]}, TypeCheckError),
-        ({"stdout": 5}, TypeCheckError),
-        ({"stdout": ("a", "w", 1)}, TypeCheckError),
-        ({"stdout": ("a", None)}, TypeCheckError),
         ({"inputs": [File("nothing:/x")]}, ValueError),
     ],
 )
 def test_calls_that_cannot_be_made(kernel: DataFlowKernel, kwargs: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error):
         python_app(plain)(**kwargs)
+
+
+@pytest.mark.parametrize("spec", [["a", "w"], 5, ("a", "w", 1), ("a", None), b"x"])
+def test_a_wrong_stream_is_told_by_the_future(kernel: DataFlowKernel, spec: Any) -> None:
+    def command(stdout: Any = None, stderr: Any = None, x: Any = None) -> str:
+        return "true"
+
+    source: Future[int] = Future()
+    for future in (bash_app(command)(stdout=spec), bash_app(command)(stderr=spec, x=source)):
+        if not source.done():
+            source.set_result(1)
+        assert isinstance(future.exception(60), TypeCheckError)
+        assert spec in (future.stdout, future.stderr)
+        assert future.task_status() == "failed"
+    assert python_app(plain)(1, stdout=spec).result(60) == 1  # threads redirect nothing
+    assert join_app(lambda stdout: python_app(plain)(2))(stdout=spec).result(60) == 2
+    with DataFlowKernel(Config(executors=[HighThroughputExecutor(max_workers_per_node=1)])) as dfk:
+        assert isinstance(python_app(plain, data_flow_kernel=dfk)(1, stdout=spec).exception(60), TypeCheckError)
 
 
 def test_failures_that_are_told_by_the_future(kernel: DataFlowKernel) -> None:

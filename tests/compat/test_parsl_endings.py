@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 import mpitask
-from mpitask.compat.parsl.app.app import bash_app, python_app
+from mpitask.compat.parsl.app.app import bash_app, join_app, python_app
 from mpitask.compat.parsl.config import Config
 from mpitask.compat.parsl.data_provider.files import File
 from mpitask.compat.parsl.dataflow.dflow import DataFlowKernel
@@ -184,3 +185,29 @@ def test_a_kernel_without_threads_of_its_own_goes_on() -> None:
         source.set_result(0)
         assert call.result(LIMIT_S) == 0
         assert isinstance(failing.exception(LIMIT_S), ZeroDivisionError)
+
+
+def test_after_an_exception_nothing_is_left_open(begin: Callable[..., DataFlowKernel]) -> None:
+    go, runs = threading.Event(), threading.Event()
+
+    def run() -> int:
+        runs.set()
+        assert go.wait(LIMIT_S)
+        return 5
+
+    dfk = begin(Told(go.set), exit_mode="wait")
+    threads = {"data_flow_kernel": dfk, "executors": ["threads"]}
+    calls = {}
+    with contextlib.suppress(KeyError), dfk:
+        calls["running"] = python_app(run, **threads)()
+        calls["waiting"] = python_app(abs, **threads)(calls["running"])
+        calls["behind"] = python_app(abs, **threads)([calls["waiting"]])
+        calls["join"] = join_app(lambda x: x, data_flow_kernel=dfk)(calls["running"])
+        assert runs.wait(LIMIT_S)
+        raise KeyError
+    assert dfk.cleanup_called
+    assert calls.pop("running").result(LIMIT_S) == 5
+    for call in calls.values():
+        assert call.done()
+        with pytest.raises(CancelledError):
+            call.result(LIMIT_S)

@@ -34,6 +34,7 @@ def tell_of_ignored(config: Config) -> None:
         elif isinstance(executor, EngineExecutor):
             without = set(options) - executor.options_with_effect()
             provider = executor.provider
+            without |= {f"provider.{name}" for name in getattr(provider, "old_options", ())}
             if isinstance(provider, LocalProvider):
                 if set(given_options(provider)) - _LOCAL_MEANT:
                     without |= {f"provider.{name}" for name in set(given_options(provider)) - _LOCAL_MEANT}

@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import Mapping
+import types
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from mpitask.errors import ConfigurationError
+from mpitask.codec import SCALARS
+from mpitask.errors import ConfigurationError, shown
 
 
 class TypeCheckError(ConfigurationError, TypeError):
@@ -60,12 +62,24 @@ def given_options(obj: object) -> dict[str, Any]:
 
 
 def _alike(value: Any, default: Any) -> bool:
-    if type(value) is not type(default):
+    """Whether two values of one of our own options say the same. Values of the script's classes are never compared."""
+    kind = type(value)
+    if kind is not type(default):
         return False
-    try:
-        return bool(value == default) or repr(value) == repr(default)
-    except Exception:  # noqa: BLE001 - whatever a value's own methods do
-        return False
+    if kind in SCALARS:
+        return bool(value == default)
+    if kind in (list, tuple):
+        return len(value) == len(default) and all(map(_alike, value, default))
+    if kind is dict:
+        return (
+            len(value) == len(default)
+            and _alike(list(value), list(default))
+            and _alike([*value.values()], [*default.values()])
+        )
+    if kind.__module__.startswith("mpitask."):
+        mine, other = given_options(value), given_options(default)
+        return _alike(mine, other)
+    return value is default
 
 
 def check_type(name: str, value: object, *allowed: Any) -> None:
@@ -78,4 +92,36 @@ def check_type(name: str, value: object, *allowed: Any) -> None:
         if value is None if kind is None else callable(value) if kind is callable else isinstance(value, kind):
             return
     names = " or ".join("None" if kind is None else getattr(kind, "__name__", str(kind)) for kind in allowed)
-    raise wrong_type(f"{name}={value!r} is of type {type(value).__qualname__}: give {names}")
+    raise wrong_type(f"{name}={shown(value)} is of type {type(value).__qualname__}: give {names}")
+
+
+def specification_of(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """A call's resource specification.
+
+    Raises:
+        TypeCheckError: it is no dict.
+    """
+    spec = kwargs.get("parsl_resource_specification")
+    if spec is None:
+        return {}
+    check_type("parsl_resource_specification", spec, dict)
+    found: dict[str, Any] = spec
+    return found
+
+
+def is_compared_by_identity(value: object) -> bool:
+    """Whether an object may be looked up without calling any code of its class."""
+    own: Any = type(value).__eq__
+    return own is object.__eq__
+
+
+def parameters_of(fn: Callable[..., Any]) -> list[inspect.Parameter]:
+    """The parameters of a function, as far as they are known."""
+    call: Any = getattr(type(fn), "__call__", None)  # noqa: B004 - of the class
+    asked = (
+        fn if is_compared_by_identity(fn) or not isinstance(call, types.FunctionType) else types.MethodType(call, fn)
+    )
+    try:
+        return list(inspect.signature(asked).parameters.values())
+    except (TypeError, ValueError):  # many functions written in C
+        return []

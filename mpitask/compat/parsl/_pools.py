@@ -13,6 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
+from mpitask.compat.parsl._options import specification_of
 from mpitask.compat.parsl.app.errors import RemoteExceptionWrapper, wrap_error
 from mpitask.compat.parsl.executors.base import ParslExecutor
 from mpitask.compat.parsl.executors.threads import ThreadPoolExecutor
@@ -45,7 +46,7 @@ class Local(concurrent.futures.Executor):
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """The executor's future; of a foreign one, with its way of handing back exceptions undone."""
-        spec = kwargs.get("parsl_resource_specification") or {}
+        spec = specification_of(kwargs)
         try:
             ran = self._executor.submit(wrap_error(fn) if self._foreign else fn, spec, *args, **kwargs)
         except Exception as error:  # noqa: BLE001 - a specification that it does not take, or a pool that has ended

@@ -91,6 +91,7 @@ class Config(RepresentationMixin, UsageInformation):
         for name, value, *allowed in (
             ("executors", executors, Iterable, None),
             ("memoizer", memoizer, Memoizer, None),
+            ("exit_mode", exit_mode, str),
             ("dependency_resolver", dependency_resolver, DependencyResolver, None),
             ("garbage_collect", garbage_collect, bool),
             ("internal_tasks_max_threads", internal_tasks_max_threads, int),
@@ -107,7 +108,7 @@ class Config(RepresentationMixin, UsageInformation):
             ("initialize_logging", initialize_logging, bool, LogConfig),
         ):
             check_type(str(name), value, *allowed)
-        self.executors = tuple(executors or ()) or (ThreadPoolExecutor(),)
+        self.executors = tuple(() if executors is None else executors) or (ThreadPoolExecutor(),)
         self.run_dir = os.fspath(run_dir)
         for executor in self.executors:
             check_type("executors", executor, ParslExecutor)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mpitask.compat.parsl._options import check_type, wrong_type
+from mpitask.compat.parsl._options import check_type, parameters_of, wrong_type
 from mpitask.compat.parsl.dataflow._plain import Binding
 from mpitask.compat.parsl.dataflow.dflow import DataFlowKernel, DataFlowKernelLoader
 from mpitask.dataflow import AppFuture
+from mpitask.errors import shown
 
 _COPIED_DEFAULTS = ("stdout", "stderr", "walltime", "parsl_resource_specification", "outputs", "inputs")
 _EMPTY = (list, tuple, dict)
@@ -111,20 +111,16 @@ def _check_options(dfk: Any, executors: Any, cache: Any, ignore_for_cache: Any) 
     check_type("data_flow_kernel", dfk, DataFlowKernel, None)
     check_type("cache", cache, bool)
     check_type("ignore_for_cache", ignore_for_cache, list, tuple, set, frozenset, None)
-    if executors != "all":
+    if not (isinstance(executors, str) and executors == "all"):
         check_type("executors", executors, list, tuple)
         if not all(isinstance(label, str) for label in executors):
-            raise wrong_type(f"executors={executors!r}: give labels, or 'all'")
+            raise wrong_type(f"executors={shown(executors)}: give labels, or 'all'")
 
 
 def _copied_defaults(func: Callable[..., Any]) -> dict[str, tuple[Any, int]]:
     """Defaults of the function that mean something to the app, each with the number of arguments that hide it."""
-    try:
-        parameters = list(inspect.signature(func).parameters.values())
-    except (TypeError, ValueError):  # many functions written in C
-        return {}
     found = {}
-    for i, parameter in enumerate(parameters):
+    for i, parameter in enumerate(parameters_of(func)):
         default = parameter.default
         nothing = default is parameter.empty or default is None
         if parameter.name in _COPIED_DEFAULTS and not nothing and not (type(default) in _EMPTY and not default):

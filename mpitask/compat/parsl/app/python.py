@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from mpitask.compat.parsl._options import is_compared_by_identity
 from mpitask.compat.parsl._pools import Limited
 from mpitask.compat.parsl.app.app import AppBase
 from mpitask.compat.parsl.dataflow.dflow import DataFlowKernel
@@ -48,6 +49,6 @@ class PythonApp(AppBase):
         return self._callee_for({}, True)
 
     def _callee_for(self, kwargs: dict[str, Any], in_worker: bool) -> Callable[..., Any]:
-        if _GUARDED.isdisjoint(kwargs) and isinstance(self.func, Hashable):
+        if _GUARDED.isdisjoint(kwargs) and is_compared_by_identity(self.func):
             return self.func
         return self._in_worker if in_worker else self._in_thread

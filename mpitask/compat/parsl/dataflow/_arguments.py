@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import concurrent.futures
-import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import mpitask
-from mpitask.compat.parsl._options import wrong_type
 from mpitask.compat.parsl.config import Config
 from mpitask.compat.parsl.dataflow.dependency_resolvers import (
     DEEP_DEPENDENCY_RESOLVER,
@@ -19,23 +16,6 @@ from mpitask.compat.parsl.dataflow.dependency_resolvers import (
 from mpitask.dataflow import TaskRecord
 
 _PRIORITY_TOP = 1 << 30
-
-
-def check_stream(name: str, spec: Any) -> None:
-    """Raises if that is nothing to write to.
-
-    Raises:
-        TypeError: it is not.
-    """
-    if spec is None or isinstance(spec, str | os.PathLike) or spec == mpitask.AUTO_LOGNAME:
-        return
-    if not (
-        isinstance(spec, tuple)
-        and len(spec) == 2
-        and isinstance(spec[0], str | os.PathLike)
-        and isinstance(spec[1], str)
-    ):
-        raise wrong_type(f"{name}={spec!r}: give a path, (path, mode), a File, or AUTO_LOGNAME")
 
 
 def priority_of(spec: Any) -> int:
@@ -49,14 +29,15 @@ def priority_of(spec: Any) -> int:
 def resolver_of(config: Config) -> DependencyResolver | None:
     """The script's own resolver; None: mpitask finds everything by itself."""
     resolver = config.dependency_resolver
-    return None if resolver in (SHALLOW_DEPENDENCY_RESOLVER, DEEP_DEPENDENCY_RESOLVER) else resolver
+    return None if resolver is SHALLOW_DEPENDENCY_RESOLVER or resolver is DEEP_DEPENDENCY_RESOLVER else resolver
 
 
 def gathered(
     resolver: DependencyResolver, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> concurrent.futures.Future[Any]:
     """A future that ends when those have that the resolver finds."""
-    items = [*args, *kwargs.values(), *(kwargs.get("inputs") or ())]
+    inputs = kwargs.get("inputs")
+    items = [*args, *kwargs.values(), *(inputs if isinstance(inputs, list | tuple) else ())]
     return _all_of(future for item in items for future in resolver.traverse_to_gather(item))
 
 

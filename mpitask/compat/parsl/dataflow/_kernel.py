@@ -10,12 +10,15 @@ from typing import Any
 
 import mpitask
 from mpitask import errors
+from mpitask.compat.parsl._options import wrong_type
+from mpitask.compat.parsl._pools import Local, Refusal
 from mpitask.compat.parsl.data_provider.data_manager import Providers
 from mpitask.dataflow import Kernel, TaskRecord, walk
 from mpitask.engine import Engine
 from mpitask.errors import WorkerLost
 from mpitask.files import File
 from mpitask.futures import DataFuture
+from mpitask.worker.call import BashCall
 
 
 class DependencyError(errors.DependencyError):
@@ -87,6 +90,14 @@ class ParslKernel(Kernel):
         given = record.pop(f"automatic_{name}", given)
         if isinstance(given, os.PathLike) and not isinstance(given, File):
             setattr(record["app_fu"], name, given)  # the very object
+
+    def _refuse_stream(self, record: TaskRecord, name: str, spec: Any) -> None:
+        """It is the future that fails, if the call's output would go there at all."""
+        setattr(record["app_fu"], name, spec)
+        in_thread = isinstance(record["pool"], Local) and not isinstance(record.callee, BashCall)
+        if record["kind"] != "join" and not in_thread:
+            text = f"{name}={errors.shown(spec)}: give a path, (path, mode), a File, or AUTO_LOGNAME"
+            record["pool"] = Refusal(wrong_type(text))
 
     def _automatic(self, record: TaskRecord, name: str) -> Any:
         record[f"automatic_{name}"] = found = super()._automatic(record, name)

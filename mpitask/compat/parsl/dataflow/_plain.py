@@ -207,9 +207,7 @@ class Binding:
 
     __slots__ = ("app", "epoch", "function", "labels", "plain")
 
-    def __init__(
-        self, plain: PlainCalls, app: AppBase, function: Callable[..., Any] | None, labels: tuple[str, ...]
-    ) -> None:
+    def __init__(self, plain: PlainCalls, app: AppBase, function: Any, labels: tuple[str, ...]) -> None:
         self.plain, self.epoch, self.app = plain, plain.epoch, app
         self.function, self.labels = function, labels
 
@@ -247,7 +245,7 @@ class PlainCalls:
             return None
         engine = self.engine
         try:
-            number = engine.function_id(binding.function)  # type: ignore[arg-type]
+            number = engine.function_id(binding.function)
             future: PlainFuture | None = (
                 engine.call_named(number, args, kwargs, PlainFuture)
                 if kwargs

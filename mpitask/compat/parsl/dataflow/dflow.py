@@ -31,7 +31,7 @@ import mpitask
 from mpitask import running
 from mpitask.compat.parsl import _pinning, _pools
 from mpitask.compat.parsl._ignored import tell_of_ignored
-from mpitask.compat.parsl._options import check_type
+from mpitask.compat.parsl._options import check_type, specification_of
 from mpitask.compat.parsl.config import Config
 from mpitask.compat.parsl.data_provider.data_manager import PlacedFile, Providers, staging_for
 from mpitask.compat.parsl.dataflow import _arguments
@@ -297,16 +297,15 @@ class DataFlowKernel:
         Raises:
             NoDataFlowKernelError: the kernel has ended.
             IndexError: `executors` is empty.
-            TypeError: `inputs` or `outputs` is not a list of what it should hold; `stdout` or `stderr` is neither a
-                path, (path, mode), a File nor AUTO_LOGNAME.
+            TypeError: `inputs` or `outputs` is not a list of what it should hold.
         """
         if self.cleanup_called:
             raise NoEngineError("Cannot submit to a DFK that has been cleaned up")
         kwargs = dict(app_kwargs or {})
-        for stream in ("stdout", "stderr"):
-            _arguments.check_stream(stream, kwargs.get(stream))
-        label = INTERNAL if join else random.choice(self._no_internal if executors == "all" else list(executors))
-        spec = kwargs.get("parsl_resource_specification") or {}
+        label = (
+            INTERNAL if join else random.choice(self._no_internal if isinstance(executors, str) else list(executors))
+        )
+        spec = specification_of(kwargs)
         pool = None if join else self._pool_for(label, spec)
         in_worker = isinstance(self.executors.get(label), EngineExecutor)
         run = None if join or callee is None else callee(in_worker)
@@ -328,7 +327,7 @@ class DataFlowKernel:
                 kind="join" if join else "task",
                 priority=_arguments.priority_of(spec),
                 cache=cache,
-                ignore_for_cache=ignore_for_cache or (),
+                ignore_for_cache=() if ignore_for_cache is None else ignore_for_cache,
                 cache_key="name",
                 cache_failures=True,
                 pool=pool,

@@ -19,4 +19,10 @@ __all__ = [
     "WorkQueueExecutor",
 ]
 
-__getattr__ = lazy_submodules(__name__)
+_OLD = {
+    "ExtremeScaleExecutor": "extreme_scale.executor",
+    "IPyParallelExecutor": "ipp",
+    "LowLatencyExecutor": "low_latency.executor",
+}
+
+__getattr__ = lazy_submodules(__name__, _OLD)

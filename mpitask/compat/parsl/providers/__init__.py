@@ -27,4 +27,6 @@ __all__ = [
     "TorqueProvider",
 ]
 
-__getattr__ = lazy_submodules(__name__)
+_OLD = {"AdHocProvider": "ad_hoc.ad_hoc", "CobaltProvider": "cobalt.cobalt"}
+
+__getattr__ = lazy_submodules(__name__, _OLD)

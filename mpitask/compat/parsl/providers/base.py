@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NoReturn
 
+from mpitask.compat.parsl._gone import without_old_options
 from mpitask.compat.parsl.jobs.states import JobStatus
 
 
@@ -24,6 +25,14 @@ class ExecutionProvider:
     script_dir: str | None = None
     cores_per_node: int | None = None
     mem_per_node: float | None = None
+
+    old_options: frozenset[str] = frozenset()
+    """Options of older versions that were given. They have no effect."""
+
+    def __init_subclass__(cls) -> None:
+        init = vars(cls).get("__init__")
+        if init is not None:
+            cls.__init__ = without_old_options(init)  # type: ignore[method-assign]
 
     @property
     def label(self) -> str:

@@ -1,0 +1,1 @@
+"""`parsl.channels.ssh`."""

@@ -1,0 +1,1 @@
+"""`parsl.providers.cobalt`."""
