@@ -285,6 +285,9 @@ class Kernel(Preparation):
         """All futures in the arguments have ended. `unusable`: what the memoizer has given for this call before."""
         for future in record["depends"]:
             error = error_of(future)
+            if self._stopping and isinstance(error, concurrent.futures.CancelledError):
+                self.states.end(record, "cancelled")  # as it is, whichever of the two is cancelled first
+                return
             if error is not None:
                 self._fail(record, _not_run(record["id"], self._number_of(future), error), "dep_fail")
                 return
