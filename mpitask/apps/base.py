@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, Literal, ParamSpec, TypeVar
 
@@ -16,6 +17,8 @@ from mpitask.errors import ConfigurationError, check_names
 from mpitask.files import File
 from mpitask.futures import DataFuture, Future
 from mpitask.memo import Identity, NotIdentified, see_through, tell_once
+from mpitask.memo.identity import item, register_own
+from mpitask.shared import Shared
 from mpitask.watch import Check
 from mpitask.worker.call import PythonCall
 
@@ -258,6 +261,19 @@ class App(Generic[P, R]):
 
 
 see_through(App)
+
+_shared: weakref.WeakKeyDictionary[Shared[Any], bytes] = weakref.WeakKeyDictionary()  # nobody changes what is shared
+
+
+def _encode_shared(shared: Shared[Any], output_ref: bool = False) -> bytes:  # noqa: ARG001
+    """For memoisation, a shared object is what it stands for."""
+    known = _shared.get(shared)
+    if known is None:
+        known = _shared[shared] = item(shared.result())
+    return known
+
+
+register_own(Shared, _encode_shared)
 
 
 def _rebuild(kind: type[App[..., Any]], fn: Callable[..., Any], options: dict[str, Any]) -> App[..., Any]:

@@ -289,6 +289,18 @@ def test_a_function_that_cannot_be_identified_runs_without_a_cache(
     assert "the global 'lock', which __main__.f reads" in caplog.text
 
 
+def test_a_shared_object_counts_as_what_it_is(engine: Engine) -> None:
+    names: dict[str, Any] = {"__name__": "__main__", "table": engine.share(np.arange(1000))}
+    exec("def f(x): return int(table[x])", names)
+    app = python_app(names["f"], cache=True)
+    assert [app(5).result(timeout=60), app(5).result(timeout=60)] == [5, 5]
+    assert app(5).task_status() == "memo_done"
+    names["table"] = engine.share(np.arange(1000) * 2)
+    assert app(5).result(timeout=60) == 10
+    names["table"] = engine.share(np.arange(1000))
+    assert app(5).task_status() == "memo_done"
+
+
 def test_a_name_may_be_enough() -> None:
     names: dict[str, Any] = {"__name__": "__main__", "factor": 2}
     exec("def f(x): return factor * x", names)
