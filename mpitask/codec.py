@@ -39,6 +39,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
+from mpitask.definitions import reduce_class
 from mpitask.errors import SerializationError, TaskError
 from mpitask.pickling import ByValuePickler
 
@@ -128,23 +129,44 @@ def reduce_data_future(
 
 
 class _Pickler(ByValuePickler):
-    """And futures of any kind become placeholders."""
+    """And futures of any kind become placeholders. In arguments and results classes stand for themselves."""
+
+    has_definitions = False
 
     def reducer_override(self, obj: Any) -> Any:
         """As there."""
         if isinstance(obj, concurrent.futures.Future):
             own = type(obj).__reduce__ is not object.__reduce__
             return obj.__reduce__() if own else reduce_future(obj)
+        if self.has_definitions and isinstance(obj, type):
+            reduced = reduce_class(obj, _dumps_alone)
+            if reduced is not NotImplemented:
+                return reduced
         return super().reducer_override(obj)
 
 
-def _dumps_by_value(obj: Any, keep: Callable[[pickle.PickleBuffer], bool] | None = None) -> bytes:
+class _ValuePickler(_Pickler):
+    has_definitions = True
+
+
+def _dumps_by_value(
+    obj: Any, keep: Callable[[pickle.PickleBuffer], bool] | None = None, make: type[_Pickler] = _Pickler
+) -> bytes:
     with io.BytesIO() as stream:
-        _Pickler(stream, 5, buffer_callback=keep).dump(obj)
+        make(stream, 5, buffer_callback=keep).dump(obj)
         return stream.getvalue()
 
 
-def _dumps(obj: Any, buffers: list[pickle.PickleBuffer]) -> bytes:
+def _dumps_alone(obj: Any) -> bytes:
+    """For the arguments of any call: without a future."""
+    outer, _state.collector = _state.collector, None
+    try:
+        return _dumps_by_value(obj)
+    finally:
+        _state.collector = outer
+
+
+def _dumps(obj: Any, buffers: list[pickle.PickleBuffer], make: type[_Pickler]) -> bytes:
     def keep(buffer: pickle.PickleBuffer) -> bool:
         if buffer.raw().nbytes < _OUT_OF_BAND_BYTES:
             return True
@@ -158,17 +180,17 @@ def _dumps(obj: Any, buffers: list[pickle.PickleBuffer]) -> bytes:
         raise _MainModule
     except Exception:  # noqa: BLE001 - whatever the plain pickler does not like, the other one may
         buffers.clear()
-        return _dumps_by_value(obj, keep)
+        return _dumps_by_value(obj, keep, make)
 
 
 def _padding(size: int) -> bytes:
     return b"\0" * (-size % 8)
 
 
-def encode(obj: Any) -> tuple[int, list[Bytes | pickle.PickleBuffer]]:
+def encode(obj: Any, make: type[_Pickler] = _ValuePickler) -> tuple[int, list[Bytes | pickle.PickleBuffer]]:
     """An object as (codec, parts); the parts in a row are the bytes."""
     buffers: list[pickle.PickleBuffer] = []
-    return _with_buffers(_dumps(obj, buffers), buffers)
+    return _with_buffers(_dumps(obj, buffers, make), buffers)
 
 
 def _with_buffers(data: bytes, buffers: list[pickle.PickleBuffer]) -> tuple[int, list[Bytes | pickle.PickleBuffer]]:
@@ -419,7 +441,7 @@ def encode_function(fn: Callable[..., Any], collector: Collector) -> bytes:
     outer = _state.collector
     _state.collector = collector
     try:
-        codec, parts = encode(fn)
+        codec, parts = encode(fn, _Pickler)  # its classes share its globals
         if codec == PICKLE:
             return bytes(parts[0])
         return _dumps_by_value(fn)  # a function with large arrays in its closure: keep them inside

@@ -19,6 +19,7 @@ from mpitask.futures import Future
 
 T = TypeVar("T")
 
+_PLACEHOLDER = getattr(functools, "Placeholder", object())  # stands for an argument that is given later
 _FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, type)
 
 
@@ -28,6 +29,17 @@ def _apply(fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
 
 def _apply_chunk(fn: Callable[..., T], chunk: list[tuple[Any, ...]]) -> list[T]:
     return [fn(*args) for args in chunk]
+
+
+def _taken_apart(fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+    """The same call of a function that can be sent once, where there is one in a partial or a bound method."""
+    while True:
+        if type(fn) is functools.partial and not any(arg is _PLACEHOLDER for arg in fn.args):
+            fn, args, kwargs = fn.func, fn.args + args, fn.keywords | kwargs
+        elif type(fn) is types.MethodType and type(fn.__func__) is types.FunctionType:
+            fn, args = fn.__func__, (fn.__self__, *args)
+        else:
+            return fn, args, kwargs
 
 
 def _chunks(chunksize: int, *iterables: Iterable[Any]) -> Iterator[list[tuple[Any, ...]]]:
@@ -89,6 +101,8 @@ class Executor(concurrent.futures.Executor):
         """
         if not self._open:
             raise RuntimeError("cannot schedule new futures after shutdown")
+        if not isinstance(fn, _FUNCTIONS):
+            fn, args, kwargs = _taken_apart(fn, args, kwargs)
         if isinstance(fn, _FUNCTIONS):
             fn_id = self._engine.function_id(fn)
         else:

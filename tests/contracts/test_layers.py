@@ -25,7 +25,7 @@ LAYERS = [
     {"futures", "shared"},
     {"driver", "mpi", "worker", "tree"},
     {"codec", "config"},
-    {"pickling", "watch"},
+    {"definitions", "pickling", "watch"},
     {"staging", "memo"},
     {"files"},
     {"native"},
