@@ -42,6 +42,11 @@ void mt_bell_end_nap(mt_bell *bell) {
     if (mt_load_relaxed(&bell->waiting) == MT_BELL_NAPS) wake(bell);
 }
 
+void mt_bell_wake(mt_bell *bell) {
+    mt_fence_seq_cst(); /* as in mt_bell_ring */
+    if (mt_load_relaxed(&bell->waiting) != MT_BELL_AWAKE) wake(bell);
+}
+
 uint32_t mt_bell_arm(mt_bell *bell, uint32_t how) {
     uint32_t value = mt_load_relaxed(&bell->value);
     mt_store_relaxed(&bell->waiting, how);
@@ -51,8 +56,16 @@ uint32_t mt_bell_arm(mt_bell *bell, uint32_t how) {
 
 void mt_bell_disarm(mt_bell *bell) { mt_store_relaxed(&bell->waiting, MT_BELL_AWAKE); }
 
-int mt_bell_sleep(mt_bell *bell, uint32_t value, int64_t timeout_ns) {
+int mt_bell_doze(mt_bell *bell, uint32_t value, int64_t timeout_ns) {
     int status = mti_futex_wait(&bell->value, value, timeout_ns, true);
+    if (status == MT_OK) mt_bell_disarm(bell);
+    return status;
+}
+
+int mt_bell_sleep(mt_bell *bell, uint32_t value, int64_t timeout_ns) {
+    int status = mt_bell_doze(bell, value, timeout_ns);
     mt_bell_disarm(bell);
     return status;
 }
+
+bool mt_bell_was_rung(const mt_bell *bell) { return mt_load_relaxed(&bell->waiting) == MT_BELL_AWAKE; }

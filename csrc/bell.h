@@ -23,12 +23,19 @@ enum { MT_BELL_AWAKE, MT_BELL_SLEEPS, MT_BELL_NAPS };
 void mt_bell_ring(mt_bell *bell);
 /* Ringer: wakes who naps, not a sleeper, whom nothing escapes that is rung for. */
 void mt_bell_end_nap(mt_bell *bell);
+/* Ringer: wakes either: who naps would not find a batch. */
+void mt_bell_wake(mt_bell *bell);
 /* Sleeper: from now on rings are not lost, or with MT_BELL_NAPS calls of mt_bell_end_nap; returns the value to sleep on. */
 uint32_t mt_bell_arm(mt_bell *bell, uint32_t how);
 /* Sleeper: there was work after all. */
 void mt_bell_disarm(mt_bell *bell);
 /* Sleeper: sleeps until rung, `timeout_ns` (negative: for ever) or a signal; disarms. MT_OK, MT_E_TIMEOUT, MT_E_INTR. */
 MT_MUST_CHECK int mt_bell_sleep(mt_bell *bell, uint32_t value, int64_t timeout_ns);
+
+/* Sleeper: the same, but stays armed when it is not MT_OK. */
+MT_MUST_CHECK int mt_bell_doze(mt_bell *bell, uint32_t value, int64_t timeout_ns);
+/* Sleeper, armed: whether somebody has rung since. */
+bool mt_bell_was_rung(const mt_bell *bell);
 
 /* The bare futex calls, for words that are not bells. `shared`: the word lies in memory of several processes. */
 MT_MUST_CHECK int mti_futex_wait(_Atomic uint32_t *word, uint32_t value, int64_t timeout_ns, bool shared);

@@ -24,6 +24,9 @@
 /* A bell may have been rung before the message-passing library shows the message: the first nap on bells alone. Later ones
  * grow up to the guard, for a machine full of idle ranks must be left in peace. */
 #define NEAR_NAP_NS 2000000
+/* How long a ring may come after what it is for. */
+#define LATE_RING_NS 20000000
+#define LATE_RING_LOOKS 20
 #define MESSAGES_AT_A_TIME 512u
 #define FRAMES_AT_A_TIME 64u
 #define MAX_RECORD (UINT64_MAX / 4)
@@ -393,12 +396,18 @@ static int64_t until_due(const mt_driver *d, int64_t nap_ns) {
     return due_ns - now < (uint64_t)nap_ns ? (int64_t)(due_ns - now) : nap_ns;
 }
 
+/* Whether something may happen for which nobody rings. */
+static bool polls(const mt_driver *d) {
+    if (d->phase != PHASE_RUNNING) return true;
+    return d->transport != NULL && (!d->all_peers_near || d->sends_in_flight > 0);
+}
+
 static int64_t nap_length(mt_driver *d) {
     if (d->transport == NULL && d->phase == PHASE_RUNNING) return GUARD_NAP_NS;
-    bool polls = d->transport == NULL || !d->all_peers_near || d->sends_in_flight > 0 || d->phase != PHASE_RUNNING;
-    int64_t shortest = polls ? MTI_FIRST_POLL_NS : NEAR_NAP_NS, longest = polls ? MTI_LONGEST_POLL_NS : GUARD_NAP_NS;
-    if (!polls && mt_engine_stats_now(d->engine).outstanding == 0) longest = IDLE_GUARD_NAP_NS;
-    d->nap_ns += d->nap_ns / (polls ? MTI_POLL_PARTS : 2);
+    bool is_poll = polls(d);
+    int64_t shortest = is_poll ? MTI_FIRST_POLL_NS : NEAR_NAP_NS, longest = is_poll ? MTI_LONGEST_POLL_NS : GUARD_NAP_NS;
+    if (!is_poll && mt_engine_stats_now(d->engine).outstanding == 0) longest = IDLE_GUARD_NAP_NS;
+    d->nap_ns += d->nap_ns / (is_poll ? MTI_POLL_PARTS : 2);
     if (d->nap_ns < shortest) d->nap_ns = shortest;
     if (d->nap_ns > longest) d->nap_ns = longest;
     return d->nap_ns;
@@ -434,6 +443,38 @@ static bool naps(mt_driver *d, uint64_t idle_ns, bool in_hurry) {
     return true;
 }
 
+/* The sleep has ended by itself, and the bell is still armed. Work that is there now is work that nobody has rung for, unless a ringer was stopped
+ * between the two: it gets a while. */
+static void look_for_missed_rings(mt_driver *d, mt_bell *bell) {
+    uint64_t moved = 0;
+    uint32_t zygotes = mti_local_zygotes(d->local); /* for their deaths nobody rings */
+    int status = step(d, &moved);
+    if (status != MT_OK) fail(d, status);
+    bool is_missed = moved > 0 && zygotes == mti_local_zygotes(d->local);
+    struct timespec a_while = {0, LATE_RING_NS / LATE_RING_LOOKS};
+    for (uint32_t i = 0; is_missed && i < LATE_RING_LOOKS; i++) {
+        is_missed = !mt_bell_was_rung(bell);
+        if (is_missed) (void)nanosleep(&a_while, NULL);
+    }
+    mt_bell_disarm(bell);
+    mt_add_relaxed(&d->guards, is_missed);
+    if (moved > 0) d->idle_since_ns = 0;
+}
+
+static void sleep_on(mt_driver *d, mt_bell *bell, uint32_t value) {
+    mt_add_relaxed(&d->sleeps, 1);
+    int64_t nap_ns = nap_length(d), sleep_ns = until_due(d, nap_ns);
+    int status = mt_bell_doze(bell, value, sleep_ns);
+    if (status == MT_OK) {
+        d->idle_since_ns = 0;
+        d->nap_ns = 0;
+    } else if (status == MT_E_TIMEOUT && !polls(d) && sleep_ns == nap_ns) {
+        look_for_missed_rings(d, bell);
+    } else {
+        mt_bell_disarm(bell);
+    }
+}
+
 /* Nothing moved: look for a while, then sleep until the bell rings or it is time to look again. */
 static void rest(mt_driver *d) {
     uint64_t now = now_ns();
@@ -442,18 +483,15 @@ static void rest(mt_driver *d) {
     uint64_t idle_ns = now - d->idle_since_ns;
     bool in_hurry = is_in_hurry(d, now);
     if (naps(d, idle_ns, in_hurry)) return;
-    if (d->options.spin != 0 || (in_hurry && idle_ns < MTI_SPIN_NS && !is_virtual(d))) {
+    bool looks = in_hurry || mti_local_has_backlog(d->local); /* who reads a large record soon has room for more of it */
+    if (d->options.spin != 0 || (looks && idle_ns < MTI_SPIN_NS && !is_virtual(d))) {
         (void)sched_yield();
         return;
     }
     mt_bell *bell = mti_local_bell(d->local);
     uint32_t value = mt_bell_arm(bell, MT_BELL_SLEEPS);
     if (last_look(d, bell)) return;
-    mt_add_relaxed(&d->sleeps, 1);
-    if (mt_bell_sleep(bell, value, until_due(d, nap_length(d))) == MT_OK) {
-        d->idle_since_ns = 0;
-        d->nap_ns = 0;
-    }
+    sleep_on(d, bell, value);
 }
 
 static void *run(void *argument) {

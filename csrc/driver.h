@@ -40,6 +40,7 @@ typedef struct mt_driver_stats {
     uint64_t slots;     /* workers that are up; a worker's engine: so many as it knows of */
     uint64_t steps;
     uint64_t sleeps;
+    uint64_t guards; /* of them those that ended by themselves though there was work: a wake-up was missing */
     uint64_t frames_in;
     uint64_t frames_out;
     uint64_t recalled; /* tasks that came back unrun from a worker or rank that was behind */

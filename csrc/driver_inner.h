@@ -113,7 +113,7 @@ struct mt_driver {
     uint32_t said_slots;
     bool has_submitted; /* since the last step */
     bool has_given_up;  /* some peer */
-    _Atomic uint64_t steps, sleeps, frames_in, frames_out;
+    _Atomic uint64_t steps, sleeps, guards, frames_in, frames_out;
 };
 
 /* Looks at the inbox's messages for the engine: MT_OK or what is final for the engine. */

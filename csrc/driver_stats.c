@@ -15,6 +15,7 @@ mt_driver_stats mt_driver_stats_now(mt_driver *d) {
                              .slots = mt_load_relaxed(&d->slots),
                              .steps = mt_load_relaxed(&d->steps),
                              .sleeps = mt_load_relaxed(&d->sleeps),
+                             .guards = mt_load_relaxed(&d->guards),
                              .frames_in = mt_load_relaxed(&d->frames_in), .frames_out = mt_load_relaxed(&d->frames_out),
                              .ready = mt_load_relaxed(&d->ready),
                              .recalled = mt_load_relaxed(&d->recalled),

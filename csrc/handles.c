@@ -360,8 +360,20 @@ static int pop_notified(mt_driver *d, uint64_t *out, uint32_t n) {
     return (int)got;
 }
 
+/* Who has just been told of tasks' ends, or what it has called, may have submitted the next ones: their ends are looked for, by the engine too. */
+static int look_for_notified(mt_driver *d, uint64_t *out, uint32_t n) {
+    uint64_t start = now_ns();
+    int got;
+    mt_add_relaxed(&d->n_waiting, 1);
+    while ((got = pop_notified(d, out, n)) == 0 && !has_ended(d) && now_ns() - start < SPIN_NS) (void)sched_yield();
+    (void)mt_sub_acq_rel(&d->n_waiting, 1);
+    return got;
+}
+
 int mt_driver_next_notified(mt_driver *d, uint64_t *out, uint32_t n, int64_t timeout_ns) {
     uint64_t start = now_ns();
+    int found = timeout_ns == 0 ? 0 : look_for_notified(d, out, n);
+    if (found > 0) return found;
     for (;;) {
         uint32_t value = mti_gate_enter(&d->notify_gate);
         bool last_look = has_ended(d);

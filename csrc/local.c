@@ -59,6 +59,13 @@ static void close_link(worker *w) {
     w->down = w->up = NULL;
 }
 
+/* The one below, or an engine that it has, waits to go on with a record. */
+static void tell_of_room(void *context) {
+    const worker *w = context;
+    mt_bell_wake(w->memory.bell);
+    mt_bell_wake(w->memory.engine_bell);
+}
+
 /* Formats the link's memory and opens our ends. The lane keeps pointing at `out`. */
 static int open_link(mt_local *local, worker *w, uint32_t index) {
     close_link(w);
@@ -67,6 +74,7 @@ static int open_link(mt_local *local, worker *w, uint32_t index) {
     w->down = mt_ring_open(local->alloc, w->memory.down, local->options.ring_bytes);
     w->up = mt_ring_open(local->alloc, w->memory.up, local->options.ring_bytes);
     if (w->down == NULL || w->up == NULL) return MT_E_NOMEM;
+    mti_ring_set_on_room(w->up, tell_of_room, w);
     mti_ring_link_init(&w->out, local->alloc, w->down, &w->memory);
     w->said_hello = w->killed = w->broken = false;
     return MT_OK;
@@ -331,6 +339,14 @@ int mti_local_flush(mt_local *local, uint64_t *out_n) {
     }
     return status;
 }
+
+bool mti_local_has_backlog(const mt_local *local) {
+    bool found = local->zygote.out.base.first != NULL;
+    for (uint32_t i = 0; i < local->n_workers; i++) found = found || local->workers[i].out.base.first != NULL;
+    return found;
+}
+
+uint32_t mti_local_zygotes(const mt_local *local) { return local->zygotes_started; }
 
 /* Whether some worker process has come up, so that there may be user code to be ended in order. */
 static bool has_worked(const mt_local *local) {

@@ -40,6 +40,10 @@ MT_MUST_CHECK int mti_local_start(mt_local *local, mt_engine *engine);
 MT_MUST_CHECK int mti_local_step(mt_local *local, uint64_t now_ns, uint64_t *out_n);
 /* Sends what waits and lets the workers see it; `*out_n` grows by the bytes moved. */
 MT_MUST_CHECK int mti_local_flush(mt_local *local, uint64_t *out_n);
+/* Whether some of what was sent waits for room. */
+bool mti_local_has_backlog(const mt_local *local);
+/* How many have been started. */
+uint32_t mti_local_zygotes(const mt_local *local);
 /* Lets workers and zygote end. MT_STOP_NOW kills workers at once. */
 MT_MUST_CHECK int mti_local_stop(mt_local *local, uint32_t mode);
 /* Every process has ended (inline workers: have been told). */

@@ -8,10 +8,12 @@
 #define MIN_CAPACITY 256u
 #define MAX_CAPACITY (1u << 30)
 #define LINE 64
+#define NO_WISH 1u /* no index: those are multiples of 8 */
 
 /* The two indices live on lines of their own: each is written by one side only. */
 typedef struct ring_shared {
     alignas(LINE) _Atomic uint64_t written; /* producer: bytes published */
+    _Atomic uint64_t wanted; /* NO_WISH, or producer: it is to be told once `read` is this; the consumer takes it back */
     alignas(LINE) _Atomic uint64_t read;    /* consumer: bytes given back */
     alignas(LINE) unsigned char data[];
 } ring_shared;
@@ -24,6 +26,8 @@ struct mt_ring {
     uint64_t other;    /* the other side's index when last looked at */
     uint64_t published;
     uint64_t announced; /* producer: published when mt_ring_publish was last called */
+    void (*on_room)(void *context); /* consumer; NULL: the producer never sleeps */
+    void *on_room_context;
     mt_joiner joiner;
 };
 
@@ -38,6 +42,7 @@ void mt_ring_format(void *memory, uint64_t capacity_bytes) {
     ring_shared *shared = memory;
     atomic_init(&shared->written, 0);
     atomic_init(&shared->read, 0);
+    atomic_init(&shared->wanted, NO_WISH);
 }
 
 mt_ring *mt_ring_open(const mt_alloc *alloc, void *memory, uint64_t capacity_bytes) {
@@ -65,6 +70,16 @@ static uint64_t space(mt_ring *ring, uint64_t wanted) {
     if (used > ring->capacity) return 0; /* garbage, now and whenever it is looked at again */
     ring->other = read;
     return ring->capacity - used;
+}
+
+/* There is no room for `need` bytes. Has the consumer tell when there is, and half of the ring besides; false: there is by now. */
+static bool wait_for_room(mt_ring *ring, uint64_t need) {
+    uint64_t room = need > ring->capacity / 2 ? need : ring->capacity / 2;
+    uint64_t wanted = ring->position + room - ring->capacity;
+    if (mt_load_relaxed(&ring->shared->wanted) == wanted) return true; /* looked at afterwards already */
+    mt_store_relaxed(&ring->shared->wanted, wanted);
+    mt_fence_seq_cst(); /* orders the wish before the last look; pairs with mt_ring_release */
+    return space(ring, need) < need;
 }
 
 static uint64_t contiguous(const mt_ring *ring) {
@@ -100,9 +115,9 @@ static int put_whole(mt_ring *ring, const mt_part *parts, uint32_t n_parts, uint
     uint64_t need = MT_PIECE_HEAD + mti_pad8(total);
     uint64_t rest = contiguous(ring);
     if (rest < need) {
-        if (space(ring, rest + need) < rest + need) return MT_E_AGAIN;
+        if (space(ring, rest + need) < rest + need && wait_for_room(ring, rest + need)) return MT_E_AGAIN;
         pad_to_start(ring);
-    } else if (space(ring, need) < need) {
+    } else if (space(ring, need) < need && wait_for_room(ring, need)) {
         return MT_E_AGAIN;
     }
     write_piece(ring, parts, n_parts, 0, total, MT_PIECE_FIRST | MT_PIECE_LAST);
@@ -119,13 +134,17 @@ static int put_streaming(mt_ring *ring, const mt_part *parts, uint32_t n_parts, 
         uint64_t rest = contiguous(ring);
         uint64_t least = left < piece_floor(ring) ? left : piece_floor(ring);
         if (rest < MT_PIECE_HEAD + mti_pad8(least)) {
-            if (space(ring, rest) < rest) return MT_E_AGAIN;
+            if (space(ring, rest) < rest && wait_for_room(ring, rest)) return MT_E_AGAIN;
             pad_to_start(ring);
             rest = ring->capacity;
         }
+        uint64_t need = MT_PIECE_HEAD + mti_pad8(least);
         uint64_t room = space(ring, MT_PIECE_HEAD + ring->capacity / 4);
+        if (room < need) {
+            if (wait_for_room(ring, need)) return MT_E_AGAIN;
+            continue;
+        }
         if (room > rest) room = rest;
-        if (room < MT_PIECE_HEAD + mti_pad8(least)) return MT_E_AGAIN;
         uint64_t size = room - MT_PIECE_HEAD;
         if (size > ring->capacity / 4) size = ring->capacity / 4;
         if (size > left) size = left;
@@ -144,6 +163,11 @@ int mt_ring_put(mt_ring *ring, const mt_part *parts, uint32_t n_parts, uint64_t 
     int status = put_whole(ring, parts, n_parts, total);
     if (status == MT_OK) *progress = total;
     return status;
+}
+
+void mti_ring_set_on_room(mt_ring *ring, void (*on_room)(void *context), void *context) {
+    ring->on_room = on_room;
+    ring->on_room_context = context;
 }
 
 bool mt_ring_publish(mt_ring *ring) {
@@ -191,6 +215,11 @@ void mt_ring_release(mt_ring *ring) {
     if (ring->published == ring->position) return;
     ring->published = ring->position;
     mt_store_release(&ring->shared->read, ring->position);
+    if (ring->on_room == NULL) return;
+    mt_fence_seq_cst(); /* orders the room before the look for a wish; pairs with wait_for_room */
+    uint64_t wanted = mt_load_relaxed(&ring->shared->wanted);
+    if (wanted == NO_WISH || (int64_t)(ring->position - wanted) < 0) return;
+    if (mt_cas_acq_rel(&ring->shared->wanted, &wanted, (uint64_t)NO_WISH)) ring->on_room(ring->on_room_context);
 }
 
 bool mt_ring_has_data(const mt_ring *ring) {

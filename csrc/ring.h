@@ -3,6 +3,9 @@
  * Role: carries records (frames.h) between an engine and a worker. A record that fits in a quarter of the ring
  * is one piece and is read in place; a larger one streams through in pieces while the consumer empties.
  * Invariants: read <= written <= read + capacity; both only grow; both are multiples of 8; capacity is a power of two.
+ * Room: a producer whose put has given MT_E_AGAIN may sleep: what it waits for is noted in the ring, and the consumer that makes so much room calls
+ * its on_room, which has to wake it. The producer notes it before its last look, the consumer gives back before it looks for the note, with a
+ * sequentially consistent fence on either side: one of them sees the other. It is told when half of the ring is free, not for each record.
  * Thread rule: one thread puts, one thread gets; they may be in different processes. Wait-free: no call loops on
  * the other side. A side may die at any moment: the other sees whole records that were published, or MT_E_AGAIN.
  * The consumer trusts nothing it reads: impossible values give MT_E_RECORD.
@@ -30,8 +33,8 @@ MT_EXPORT void mt_ring_close(mt_ring *ring);
 
 /* Producer: writes the record made of `parts` (its first 8 bytes are its total size), starting at byte `*progress`
  * (0 at first). MT_OK: all of it is in. MT_E_AGAIN: the ring is full; `*progress` says how much is in (all or
- * nothing for a record of one piece): call again with it, before any other record. Nothing is visible to the consumer before
- * mt_ring_publish. */
+ * nothing for a record of one piece): call again with it, before any other record; the consumer's on_room says when. Nothing is visible to the
+ * consumer before mt_ring_publish, which is due before waiting for room, too. */
 MT_EXPORT MT_MUST_CHECK int mt_ring_put(mt_ring *ring, const mt_part *parts, uint32_t n_parts, uint64_t *progress);
 
 /* Producer: shows everything put so far. Returns whether there is anything that the consumer may not have been told of: something was
@@ -52,6 +55,10 @@ MT_EXPORT bool mt_ring_has_data(const mt_ring *ring);
 MT_EXPORT MT_MUST_CHECK int mt_ring_check(const mt_ring *ring);
 
 /* cffi:end */
+
+/* Consumer, before the first mt_ring_get: `on_room(context)` is called, within mt_ring_get or mt_ring_release, when the producer may sleep for room and
+ * has it. NULL: it never sleeps. */
+void mti_ring_set_on_room(mt_ring *ring, void (*on_room)(void *context), void *context);
 
 /* mt_ring_get with the owner of the bytes: a caller that wants to keep a large record takes a reference to its blob. */
 MT_MUST_CHECK int mti_ring_get(mt_ring *ring, mt_incoming *out);

@@ -21,6 +21,7 @@ struct mt_uplink {
     const mt_alloc *alloc;
     mt_worker *worker;
     pthread_mutex_t pen;
+    _Atomic uint32_t wants_pen; /* the engine, which the worker wakes when it gives the pen */
     bool has_pen;  /* the engine, in the middle of a record */
     bool has_news; /* for the rank, whose bell has not been rung */
     mt_scope scope;
@@ -59,14 +60,15 @@ static mt_blob *take_note(mt_uplink *u, queue *q) {
 /* ---- the link ---- */
 
 /* The rank shall not nap on either: the task that waits for what is asked for keeps its worker from others. */
-static void ring(mt_uplink *u) {
-    mt_bell_ring(u->worker->engine_bell);
-    mt_bell_end_nap(u->worker->engine_bell);
-}
+static void ring(mt_uplink *u) { mt_bell_wake(u->worker->engine_bell); }
 
 static int write_up(mt_link *link, const mt_part *parts, uint32_t n_parts, uint64_t *progress) {
     mt_uplink *u = (mt_uplink *)link;
-    if (!u->has_pen && pthread_mutex_trylock(&u->pen) != 0) return MT_E_AGAIN;
+    if (!u->has_pen && pthread_mutex_trylock(&u->pen) != 0) {
+        mt_store_relaxed(&u->wants_pen, 1);
+        mt_fence_seq_cst(); /* orders the wish before the last look; pairs with mti_uplink_give_pen */
+        if (pthread_mutex_trylock(&u->pen) != 0) return MT_E_AGAIN;
+    }
     u->has_pen = true;
     int status = mt_ring_put(u->worker->up, parts, n_parts, progress);
     bool is_between = status != MT_E_AGAIN || *progress == 0;
@@ -181,7 +183,12 @@ int mti_uplink_step(mt_uplink *u, mt_engine *engine, bool submits, uint64_t *out
 /* ---- the worker's side ---- */
 
 void mti_uplink_take_pen(mt_uplink *u) { (void)pthread_mutex_lock(&u->pen); }
-void mti_uplink_give_pen(mt_uplink *u) { (void)pthread_mutex_unlock(&u->pen); }
+
+void mti_uplink_give_pen(mt_uplink *u) {
+    (void)pthread_mutex_unlock(&u->pen);
+    mt_fence_seq_cst(); /* orders the free pen before the look for a wish; pairs with write_up */
+    if (mt_load_relaxed(&u->wants_pen) != 0 && mt_exchange_acq_rel(&u->wants_pen, 0) != 0) mt_bell_ring(mti_uplink_bell(u));
+}
 
 void mti_uplink_end_task(mt_uplink *u) {
     (void)pthread_mutex_lock(&u->desk);

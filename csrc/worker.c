@@ -18,8 +18,6 @@
 #include "worker_inner.h"
 
 #define SPIN_NS 50000
-#define NAP_NS 20000       /* while the ring up is full: the engine empties it within its own naps */
-#define MAX_NAP_NS 1000000
 #define ANSWER_PARTS 64u
 #define PLAIN_EDGES 16u
 
@@ -29,13 +27,18 @@ static uint64_t now_ns(void) {
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
+/* The engine waits to go on with a record. */
+static void tell_of_room(void *context) { mt_bell_wake(((mt_worker *)context)->engine_bell); }
+
 static int open_link(mt_worker *w, uint32_t index) {
     mt_ring_close(w->down);
     mt_ring_close(w->up);
     w->link = mti_segment_link_at(w->base, index, w->ring_bytes);
     w->down = mt_ring_open(mt_alloc_default(), w->link.down, w->ring_bytes);
     w->up = mt_ring_open(mt_alloc_default(), w->link.up, w->ring_bytes);
-    return w->down != NULL && w->up != NULL ? MT_OK : MT_E_NOMEM;
+    if (w->down == NULL || w->up == NULL) return MT_E_NOMEM;
+    mti_ring_set_on_room(w->down, tell_of_room, w);
+    return MT_OK;
 }
 
 mt_worker *mti_worker_new(void *base, uint32_t index, uint64_t ring_bytes, mt_bell *engine_bell) {
@@ -92,24 +95,38 @@ void mt_worker_close(mt_worker *w) {
     mt_put(mt_alloc_default(), w);
 }
 
-static int write_up(mt_worker *w, const mt_part *parts, uint32_t n_parts) {
-    uint64_t progress = 0;
-    int64_t nap = NAP_NS;
-    for (;;) {
-        uint64_t before = progress;
-        int status = mt_ring_put(w->up, parts, n_parts, &progress);
-        (void)mt_ring_publish(w->up);
+/* One try, of which the engine is told. */
+static int try_up(mt_worker *w, const mt_part *parts, uint32_t n_parts, uint64_t *progress) {
+    int status = mt_ring_put(w->up, parts, n_parts, progress);
+    (void)mt_ring_publish(w->up);
+    if (status == MT_E_AGAIN) {
+        mt_bell_wake(w->engine_bell); /* it shall make room */
+    } else {
         mt_bell_ring(w->engine_bell);
+    }
+    return status;
+}
+
+/* While the ring is full it looks for room for a while, then sleeps until the engine has made some. */
+static int write_up(mt_worker *w, const mt_part *parts, uint32_t n_parts) {
+    uint64_t progress = 0, last = 0, looked_since_ns = 0;
+    for (;;) {
+        int status = try_up(w, parts, n_parts, &progress);
         if (status != MT_E_AGAIN) return status;
-        mt_bell_end_nap(w->engine_bell);
-        if (progress != before) {
-            nap = NAP_NS;
+        if (progress != last || looked_since_ns == 0) looked_since_ns = now_ns();
+        last = progress;
+        if (now_ns() - looked_since_ns < SPIN_NS) {
             (void)sched_yield();
             continue;
         }
-        struct timespec t = {0, nap};
-        (void)nanosleep(&t, NULL);
-        nap = nap * 2 < MAX_NAP_NS ? nap * 2 : MAX_NAP_NS;
+        uint32_t value = mt_bell_arm(w->link.bell, MT_BELL_SLEEPS);
+        status = try_up(w, parts, n_parts, &progress);
+        if (status != MT_E_AGAIN || progress != last) {
+            mt_bell_disarm(w->link.bell);
+            if (status != MT_E_AGAIN) return status;
+            continue;
+        }
+        status = mt_bell_sleep(w->link.bell, value, -1); /* a signal, or a ring for something else, only makes it look again */
     }
 }
 

@@ -62,7 +62,7 @@ class Driver:
 
 _STATS = (
     *("submitted", "ended", "ready", "slots", "steps", "sleeps", "frames_in", "frames_out"),
-    *("recalled", "objects", "objects_sent", "objects_mapped", "neighbours", "bells", "cpu_ns"),
+    *("recalled", "objects", "objects_sent", "objects_mapped", "neighbours", "bells", "guards", "cpu_ns"),
 )
 
 

@@ -264,6 +264,7 @@ class Engine(Submission):
         recalled: tasks taken back from a busy worker;
         objects: functions, shared and large values that the root holds; objects_sent: how often one was sent to a
         worker or rank right below; objects_mapped: of which the worker maps it;
+        guards: sleeps after which there was work that nobody had woken the engine for (0, or something is wrong);
         neighbours: ranks right below; bells: those of them on this node, which are woken directly; of the engine's
         thread: steps, sleeps, frames_in, frames_out, cpu_ns.
         """

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, settings
 sys.path.insert(0, str(Path(__file__).parent))
 
 from helpers.processes import ROOT, SHARED_MEMORY, Launcher, MpiStack, forgotten_memory, shared_memory
+from mpitask.engine import Engine
 
 settings.register_profile("short", max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("long", max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -83,3 +84,19 @@ def launcher(request: pytest.FixtureRequest, tmp_path: Path, kills: TextIO | Non
     extra = {path.name for path in tmp_path.iterdir()} - {"script.py"}
     allowed = request.node.get_closest_marker("writes")
     assert allowed or not extra, f"files left behind: {extra}"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nobody_waits_for_guards() -> Iterator[None]:
+    """Fails the test in which an engine of this process is closed that a wake-up was missing for."""
+    close = Engine.close
+
+    def close_and_look(engine: Engine, *, drop: bool = False) -> bool:
+        clean = close(engine, drop=drop)
+        guards = engine.stats()["guards"]
+        assert guards == 0, f"{guards} sleeps of the engine were ended by its guard, with work to do"
+        return clean
+
+    Engine.close = close_and_look  # type: ignore[method-assign]
+    yield
+    Engine.close = close  # type: ignore[method-assign]

@@ -1,7 +1,8 @@
 /* Records of every size, many larger than the ring, go from one thread to another. Each side has a handle of
  * its own and sleeps on a bell when it can do nothing; the producer rings exactly when link.c does, so a
- * mt_ring_publish that keeps news to itself hangs. What a record holds follows from the round and its
- * number: the consumer compares every byte.
+ * mt_ring_publish that keeps news to itself hangs; the consumer rings when the ring says that the producer
+ * wants room, and at no other time, so a wish that is not seen hangs, too. What a record holds follows from
+ * the round and its number: the consumer compares every byte.
  */
 #include "ring.h"
 
@@ -24,7 +25,7 @@ static struct {
 } room;
 
 static struct {
-    _Atomic uint64_t records, streamed, bytes, producer_sleeps, consumer_sleeps;
+    _Atomic uint64_t records, streamed, bytes, producer_sleeps, consumer_sleeps, told;
 } seen;
 
 static uint64_t largest(void) { return 5 * room.capacity; }
@@ -162,8 +163,9 @@ static void compare(const void *data, uint64_t size, uint64_t number, unsigned c
     DEMAND(same == size, "record %llu of %llu bytes differs at byte %llu", ull(number), ull(size), ull(same));
 }
 
-static void give_back(mt_ring *ring) {
-    mt_ring_release(ring);
+static void on_room(void *context) {
+    (void)context;
+    mt_add_relaxed(&seen.told, 1);
     mt_bell_ring(&room.emptied);
 }
 
@@ -174,7 +176,7 @@ static void get(mt_ring *ring, stress_rng *rng, mt_incoming *out) {
         DEMAND(status == MT_OK || status == MT_E_AGAIN, "mti_ring_get gave %d", status);
         if (status == MT_OK) return;
         DEMAND(mt_ring_check(ring) == MT_OK, "the consumer's check");
-        give_back(ring); /* mti_ring_get itself may have released, but rings for nobody */
+        mt_ring_release(ring);
         if (stress_one_in(rng, 4)) {
             (void)sched_yield();
             continue;
@@ -197,6 +199,7 @@ static void *consumer(void *argument) {
     unsigned char *copy = malloc(largest() + 8);
     unsigned char *expected = malloc(largest() + 8);
     DEMAND(ring != NULL && copy != NULL && expected != NULL, "no memory");
+    mti_ring_set_on_room(ring, on_room, NULL);
     keeper kept[KEPT] = {{NULL, 0}};
     for (uint64_t number = 0; number < room.records; number++) {
         stress_at(number);
@@ -211,10 +214,10 @@ static void *consumer(void *argument) {
             mt_blob_unref(old);
             *place = (keeper){mt_blob_ref(record.blob), number};
         }
-        if (stress_one_in(&rng, 4)) give_back(ring);
+        if (stress_one_in(&rng, 4)) mt_ring_release(ring);
         if (stress_one_in(&rng, 32)) DEMAND(mt_ring_check(ring) == MT_OK, "the consumer's check");
     }
-    give_back(ring);
+    mt_ring_release(ring);
     DEMAND(!mt_ring_has_data(ring), "more than was sent");
     mt_add_relaxed(&seen.records, room.records);
     for (uint32_t i = 0; i < KEPT; i++) mt_blob_unref(kept[i].blob);
@@ -248,8 +251,8 @@ int main(int argc, char **argv) {
         free(room.memory);
     }
     (void)printf("ring: seed %llu: %llu records, %llu of them streamed, %llu bytes compared; the producer "
-                 "slept %llu times, the consumer %llu\n",
+                 "slept %llu times and was told of room %llu times, the consumer slept %llu times\n",
                  ull(stress.seed), ull(seen.records), ull(seen.streamed), ull(seen.bytes),
-                 ull(seen.producer_sleeps), ull(seen.consumer_sleeps));
+                 ull(seen.producer_sleeps), ull(seen.told), ull(seen.consumer_sleeps));
     return 0;
 }
