@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
 import sys
 import weakref
 from collections.abc import Callable, Sequence
@@ -21,6 +22,8 @@ from mpitask.memo.identity import item, register_own
 from mpitask.shared import Shared
 from mpitask.watch import Check
 from mpitask.worker.call import PythonCall
+
+_log = logging.getLogger("mpitask")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -97,6 +100,10 @@ class App(Generic[P, R]):
         self._home = data_flow_kernel
         self._label = label
         self._resources = None if resources is None else check_resources(resources)
+        if resources:
+            _say_once("resources= of apps has no effect yet: every worker runs one task at a time, whatever it needs")
+        if not isinstance(executors, str):
+            _say_once("executors= of apps has no effect: there is one engine, which runs all of them")
         self._defaults, self._places = self._meant_defaults()
         if walltime is not None:
             self._defaults["walltime"], self._places["walltime"] = walltime, sys.maxsize
@@ -278,6 +285,11 @@ register_own(Shared, _encode_shared)
 
 def _rebuild(kind: type[App[..., Any]], fn: Callable[..., Any], options: dict[str, Any]) -> App[..., Any]:
     return kind(fn, **options)
+
+
+@functools.cache
+def _say_once(text: str) -> None:
+    _log.warning("%s", text)
 
 
 def check_resources(resources: Any) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from mpitask import (
     join_app,
     python_app,
 )
+from mpitask.apps import base
 from mpitask.dataflow import kernel_of
 from mpitask.dataflow.kernel import make_run_dir
 
@@ -369,3 +370,11 @@ def test_each_engine_has_its_own(make_engine: MakeEngine, tmp_path: Path, monkey
     assert [kernel_of(engine).run_dir for engine in engines] == [
         str(tmp_path / "here" / name) for name in ("000", "001")
     ]
+
+
+def test_options_without_effect_say_so_once(caplog: pytest.LogCaptureFixture) -> None:
+    base._say_once.cache_clear()
+    for _ in range(2):
+        mpitask.python_app(resources={"cores": 2}, executors=["engine"])(abs)
+    texts = [record.getMessage() for record in caplog.records]
+    assert [text.split()[0] for text in texts] == ["resources=", "executors="]
