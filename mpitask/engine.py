@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 import time
 import weakref
@@ -15,7 +16,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Protocol
 
-from mpitask import running, surroundings
+from mpitask import allocation, mpi, running, surroundings
 from mpitask.config import Config, asked_for, flag_of, is_late, make_config
 from mpitask.driver import Driver, Network, make_driver, stats_of
 from mpitask.environment import usable_cores
@@ -415,6 +416,20 @@ def start_here(config: Config) -> Engine:
     return Engine(config, workers=usable_cores() if config.workers == "auto" else config.workers).start()
 
 
+def _tell_of_mistakes() -> None:
+    """This program starts an engine of its own: says so where a whole job was meant."""
+    size = mpi.launched_size()
+    if size > 1:
+        if mpi.launched_rank() == 0:
+            _log.warning(
+                "a launcher has started this program %d times, and each of them loads an engine of its own and does "
+                "the same; for one program with %d ranks: mpiexec -n %d python -m mpitask %s",
+                *(size, size, size, sys.argv[0] or "script.py"),
+            )
+    elif text := allocation.unused_nodes(f"python -m mpitask {sys.argv[0] or 'script.py'}"):
+        _log.warning("%s", text)
+
+
 def load(config: Config | None = None, **options: Any) -> Engine:
     """Starts an engine on this machine and makes it the current one; or, when one is running, gives that.
 
@@ -435,6 +450,7 @@ def load(config: Config | None = None, **options: Any) -> Engine:
     if engine is not None:
         engine.take_over(asked)
         return engine
+    _tell_of_mistakes()
     engine = start_here(wanted)
     engine.loads = 1
     running.set_current(engine)

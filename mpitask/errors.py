@@ -149,10 +149,12 @@ class BashExitFailure(AppError):  # noqa: N818 - the field's name for it
         app_name: name of the function.
         exitcode: what the command returned; negative: the signal that killed it.
         stderr_tail: the last lines that it wrote to its standard error.
+        command: the command; the middle of a long one is left out.
     """
 
-    def __init__(self, app_name: str, exitcode: int, stderr_tail: str = "") -> None:
-        super().__init__(app_name, exitcode, stderr_tail)
+    def __init__(self, app_name: str, exitcode: int, stderr_tail: str = "", command: str = "") -> None:
+        super().__init__(app_name, exitcode, stderr_tail, command)
+        self.command = command
         self.app_name = app_name
         self.exitcode = exitcode
         self.stderr_tail = stderr_tail
@@ -165,7 +167,8 @@ class BashExitFailure(AppError):  # noqa: N818 - the field's name for it
             except ValueError:
                 how = f"by signal {-self.exitcode} (exit code {self.exitcode})"
         tail = f"; the end of its standard error:\n{self.stderr_tail}" if self.stderr_tail else ""
-        return f"bash_app {self.app_name} failed {how}{tail}"
+        command = f": {self.command}" if self.command else ""
+        return f"bash_app {self.app_name} failed {how}{command}{tail}"
 
 
 class AppBadFormatting(AppError):  # noqa: N818 - the field's name for it

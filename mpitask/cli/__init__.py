@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mpitask import mpi, running
+from mpitask import allocation, mpi, running
 from mpitask.agent import serve
 from mpitask.cli import target as target_module
 from mpitask.cli.options import config_of, parse
@@ -62,6 +62,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
             share = max(1, min(cores // max(1, agents), usable_cores()))
             workers = share if config.workers == "auto" else config.workers
             job.crowding = agents * (1 if config.inline else workers + 2) / max(1, cores)
+        if job is None and (unused := allocation.unused_nodes("python -m mpitask ...")):
+            _complain(unused)
         if options.parsl:
             parsl.install(workers)
         if job is not None and job.rank > 0:

@@ -24,7 +24,7 @@ from typing import Any
 
 from mpitask.dataflow import joins, walk
 from mpitask.dataflow.prepare import Preparation, Transfers, holds_plain_values
-from mpitask.dataflow.record import FINAL_STATES, CallFuture, TaskRecord, error_of
+from mpitask.dataflow.record import FINAL_STATES, CallFuture, TaskRecord, error_of, joining
 from mpitask.dataflow.rundir import make_run_dir
 from mpitask.dataflow.states import States
 from mpitask.dataflow.threads import Threads
@@ -460,7 +460,14 @@ class Kernel(Preparation):
             return
         try:
             args, kwargs = walk.resolved(record["args"], record["kwargs"])
-            value = record.callee(*args, **kwargs)
+            joining.record = record
+            try:
+                value = record.callee(*args, **kwargs)
+                for future in joins.futures_in(record, value):
+                    if isinstance(future, CallFuture):
+                        future.refuse_own()
+            finally:
+                joining.record = None
         except Exception as error:  # noqa: BLE001 - whatever the function raises is the attempt's end
             self._failed_attempt(record, error)
         else:

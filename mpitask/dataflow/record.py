@@ -29,6 +29,10 @@ _NOTHING = object()
 _promise_lock = threading.RLock()  # a value that is published may hold such futures
 
 
+joining = threading.local()
+"""`record`: that of the join whose function this thread runs."""
+
+
 class TaskRecord(dict[str, Any]):
     """All that is known of a call. Hooks, retry handlers and memoizers get it; keys are added, never renamed.
 
@@ -128,6 +132,27 @@ class CallFuture(AppFuture, Promise[Any]):
             raise
         except Exception as error:  # noqa: BLE001 - only tasks that need it have to have it in bytes
             self.set_exception(error)
+
+    def refuse_own(self) -> None:
+        """For those who would wait for it.
+
+        Raises:
+            RuntimeError: it is what the function that runs in this thread shall give.
+        """
+        record: TaskRecord | None = getattr(joining, "record", None)
+        if record is not None and id(record) == id(self.task_record):
+            raise RuntimeError(
+                f"join_app {record['func_name']} would wait for itself: it uses the future of its own call (task "
+                f"{self.tid}), which ends with what this function returns"
+            )
+
+    def _wait(self, timeout: float | None) -> None:
+        self.refuse_own()
+        super()._wait(timeout)
+
+    def __reduce__(self) -> Any:
+        self.refuse_own()
+        return super().__reduce__()
 
     def drop(self) -> None:
         """Ends it in the core as one that was cancelled."""

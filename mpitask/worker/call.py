@@ -43,6 +43,8 @@ _LONGEST_S = 1e9
 _LONGEST_POLL_S = 1e6
 _TAIL_BYTES = 4000
 _TAIL_LINES = 10
+_SHOWN_CHARS = 200
+_LONGEST_ARGUMENT = 1 << 17  # MAX_ARG_STRLEN of Linux, its end included
 _HEADER_END = "--> end executable <--\n"
 _libc = ctypes.CDLL(None)
 
@@ -220,7 +222,7 @@ class BashCall:
             _flush("stdout")
             status = run_command(command, out, errors.fileno(), kwargs.get("walltime"), self.name)
             if status != 0:
-                raise BashExitFailure(self.name, status, _tail(errors.fileno()))
+                raise BashExitFailure(self.name, status, _tail(errors.fileno()), _shown(command))
         missing = [file for file in kwargs.get("outputs") or () if not _exists(file)]
         if missing:
             raise MissingOutputs(f"Missing outputs from app {self.name}", missing)
@@ -252,13 +254,14 @@ def run_command(command: str, stdout: int, stderr: int, walltime_s: float | None
     Raises:
         AppTimeout: it has not ended within its walltime; its process group has been killed.
     """
-    pid = _spawn_shell(command, stdout, stderr)
-    try:
-        status = _wait(pid, None if walltime_s is None else float(walltime_s))
-    except BaseException:
-        _kill_group(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        raise
+    with _as_argument(command) as text:
+        pid = _spawn_shell(text, stdout, stderr)
+        try:
+            status = _wait(pid, None if walltime_s is None else float(walltime_s))
+        except BaseException:
+            _kill_group(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise
     if status is None:
         raise AppTimeout(f"App {name} exceeded walltime: {walltime_s} seconds")
     return os.waitstatus_to_exitcode(status)
@@ -281,8 +284,32 @@ def _wait(pid: int, walltime_s: float | None) -> int | None:
     return None
 
 
-def _spawn_shell(command: str, stdout: int, stderr: int) -> int:
-    words = [ffi.new("char[]", word) for word in (SHELL, b"-c", os.fsencode(command))]
+@contextlib.contextmanager
+def _as_argument(command: str) -> Iterator[bytes]:
+    """A command as it can be given to bash: a long one is read from memory of this process, which nobody inherits."""
+    data = os.fsencode(command)
+    if len(data) < _LONGEST_ARGUMENT:
+        yield data
+        return
+    with (
+        tempfile.TemporaryFile()
+        if not hasattr(os, "memfd_create")
+        else open(  # noqa: PTH123
+            os.memfd_create("mpitask-command"), "w+b"
+        ) as file
+    ):
+        file.write(data)
+        file.flush()
+        yield b". /proc/%d/fd/%d" % (os.getpid(), file.fileno())
+
+
+def _shown(command: str) -> str:
+    text = command.strip()
+    return text if len(text) <= _SHOWN_CHARS else f"{text[: _SHOWN_CHARS // 2]} ... {text[-_SHOWN_CHARS // 2 :]}"
+
+
+def _spawn_shell(command: bytes, stdout: int, stderr: int) -> int:
+    words = [ffi.new("char[]", word) for word in (SHELL, b"-c", command)]
     scrubbed = without_launcher(os.environ)
     variables = [ffi.new("char[]", os.fsencode(f"{key}={value}")) for key, value in scrubbed.items()]
     pid = ffi.new("int32_t *")

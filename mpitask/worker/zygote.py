@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import io
 import os
 import random
 import signal
@@ -85,6 +86,23 @@ class Zygote:
                 time.sleep(0.002)
 
 
+def _write_whole_lines() -> None:
+    """Lines of workers reach their file in one piece each, also where the streams have no buffer (PYTHONUNBUFFERED)."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            continue
+        if isinstance(stream.buffer, io.RawIOBase):
+            text = io.TextIOWrapper(io.BufferedWriter(stream.buffer), stream.encoding, stream.errors)
+            setattr(sys, name, text)
+            setattr(sys, f"__{name}__", text)
+            _kept.append(stream)  # it would close the descriptor
+        getattr(sys, name).reconfigure(line_buffering=True)
+
+
+_kept: list[Any] = []
+
+
 def _prepare_worker(zygote_pid: int) -> None:
     if lib.mt_die_with_parent(zygote_pid, signal.SIGKILL) != lib.MT_OK:
         os._exit(1)
@@ -106,7 +124,7 @@ def main(parent_pid: int, ring_bytes: int, options: dict[str, Any]) -> None:
     if lib.mt_die_with_parent(parent_pid, signal.SIGKILL) != lib.MT_OK:
         os._exit(1)
     environment.scrub_launcher()
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    _write_whole_lines()
     compat = importlib.import_module(os.environ[COMPAT_VARIABLE]) if COMPAT_VARIABLE in os.environ else None
     if compat is not None:
         compat.install()

@@ -424,3 +424,21 @@ def test_inline_workers_run_commands(make_engine: Callable[..., Engine], tmp_pat
     assert (tmp_path / "out").read_text() == "here\n"
     with pytest.raises(AppTimeout):
         app("sleep 1000", walltime=0.3).result(timeout=60)
+
+
+def test_a_command_of_any_length(tmp_path: Path) -> None:
+    out = str(tmp_path / "out")
+
+    @bash_app
+    def long(size: int, end: str, stdout: str) -> str:
+        return f"x='{'y' * size}'; echo ${{#x}} $0 $#; ls -l /proc/$$/fd | grep -c mpitask-command; {end}"
+
+    for size in (10, (1 << 17) - 200, 1 << 17, 300_000, 3_000_000):
+        assert long(size, "true", stdout=out + str(size)).result(timeout=60) == 0
+        assert Path(out + str(size)).read_text() == f"{size} /bin/bash 0\n0\n"
+    with pytest.raises(BashExitFailure) as caught:
+        long(300_000, "exit 7 # the end", stdout=out).result(timeout=60)
+    assert caught.value.exitcode == 7
+    assert len(str(caught.value)) < 1000
+    assert "# the end" in str(caught.value)
+    assert caught.value.command.startswith("x='yyy")

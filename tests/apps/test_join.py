@@ -14,7 +14,7 @@ from apps_helpers import hold, soon
 
 import mpitask
 from helpers.processes import Launcher
-from mpitask import DependencyError, Engine, File, JoinError, bash_app, join_app, python_app
+from mpitask import DependencyError, Engine, File, JoinError, SerializationError, bash_app, join_app, python_app
 from mpitask.dataflow import kernel_of
 
 pytestmark = pytest.mark.usefixtures("engine")
@@ -373,3 +373,23 @@ def test_an_engine_that_ends_at_once_ends_its_joins(make_engine: Callable[..., E
     assert engine.close(drop=True)
     with pytest.raises(concurrent.futures.CancelledError):
         future.result(timeout=60)
+
+
+@pytest.mark.parametrize("way", ["returns", "waits", "passes on", "in a list"])
+def test_a_join_that_waits_for_itself_is_refused(way: str) -> None:
+    own: list[Any] = []
+    given = threading.Event()
+
+    @join_app
+    def joins() -> Any:
+        assert given.wait(60)
+        if way == "waits":
+            own[0].result()
+        if way == "passes on":
+            return echo(own[0])
+        return own if way == "in a list" else own[0]
+
+    own.append(joins())
+    given.set()
+    with pytest.raises((RuntimeError, SerializationError), match="join_app joins would wait for itself"):
+        own[0].result(timeout=60)
