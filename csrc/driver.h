@@ -139,6 +139,9 @@ MT_EXPORT MT_MUST_CHECK int mt_driver_wait_all(mt_driver *driver, int64_t timeou
 
 MT_EXPORT mt_driver_stats mt_driver_stats_now(mt_driver *driver);
 
+/* In a forked child: the engine is the parent's; here every wait ends with MT_E_CLOSED, and nothing is submitted. Not to be destroyed here. */
+MT_EXPORT void mt_driver_forked(mt_driver *d);
+
 /* cffi:end */
 
 #endif

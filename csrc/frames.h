@@ -149,6 +149,7 @@ typedef struct mt_lost {
 #define MT_LOST_WORKER 0
 #define MT_LOST_RANK 1
 #define MT_LOST_LINK 2 /* the worker sent bytes that are no record */
+#define MT_LOST_ZYGOTE 3 /* the zygote died, and its workers with it; the wait status is the zygote's */
 
 #define MT_FRAME_HURRY 1 /* somebody waits for what this starts: look out for answers */
 

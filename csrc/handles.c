@@ -418,6 +418,8 @@ int mt_driver_join(mt_driver *d, int64_t timeout_ns) {
     return MT_OK;
 }
 
+void mt_driver_forked(mt_driver *d) { mt_store_release(&d->ended, 1); }
+
 int mt_driver_failure(const mt_driver *d) { return mt_load_acquire(&d->failure); } /* pairs with fail() */
 
 bool mt_driver_is_clean(const mt_driver *d) { return mt_load_acquire(&d->is_clean) != 0; } /* pairs with end_thread */

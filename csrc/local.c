@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <spawn.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -12,8 +13,12 @@
 #include "atomic.h"
 
 #define MAX_FAILED_STARTS 3u
-#define MAX_ZYGOTES 3u
+#define MAX_FAILED_ZYGOTES 3u /* in a row, none of which had a worker that came up */
 #define ZYGOTE_FD 3
+/* A fork that has failed (no processes or no memory to be had) is tried again after so long, then twice that, and so on. */
+#define FIRST_FORK_PAUSE_NS 50000000u
+#define LONGEST_FORK_PAUSE_NS 3200000000u
+#define PATIENT_FORKS 16u /* tries after which a rank without any worker gives up */
 /* The zygote's own death is noticed by asking for it this often; deaths of workers it reports at once. */
 #define ZYGOTE_LOOK_NS 50000000u
 /* Records taken from one worker before the others get their turn. */
@@ -29,6 +34,8 @@ typedef struct worker {
     uint32_t failed_starts;
     bool is_process;
     bool said_hello;
+    uint32_t failed_forks;
+    uint64_t fork_again_ns; /* 0: nothing to be done */
     bool running; /* SPAWN sent, no EXITED yet */
     bool killed;  /* KILL sent: what it still sends does not count */
     bool broken;  /* it sent garbage */
@@ -46,7 +53,9 @@ struct mt_local {
     uint32_t n_workers;
     pid_t zygote_pid; /* 0: none */
     uint32_t zygotes_started;
+    uint32_t failed_zygotes;
     uint64_t last_look_ns;
+    uint64_t now_ns; /* of the present step */
     bool stopping;
 };
 
@@ -86,8 +95,14 @@ static int map_segment(mt_local *local) {
         errno = EINVAL;
         return MT_E_INVAL;
     }
-    local->fd = memfd_create("mpitask", MFD_CLOEXEC);
+    int fd = memfd_create("mpitask", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd < 0) return MT_E_SYS;
+    local->fd = fcntl(fd, F_DUPFD_CLOEXEC, ZYGOTE_FD + 1); /* who is started with closed standard streams gets their numbers */
+    int error = errno;
+    (void)close(fd);
+    errno = error;
     if (local->fd < 0 || ftruncate(local->fd, (off_t)local->size) != 0) return MT_E_SYS;
+    (void)fcntl(local->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW); /* a file cut short would end all who have mapped it */
     local->base = mmap(NULL, local->size, PROT_READ | PROT_WRITE, MAP_SHARED, local->fd, 0);
     if (local->base == MAP_FAILED) return MT_E_SYS;
     *mti_segment_owner(local->base) = (mt_segment_owner){(int32_t)getpid(), local->fd};
@@ -167,6 +182,9 @@ static int exec_zygote(mt_local *local) {
         return MT_E_NOMEM;
     }
     int error = posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
+    for (int fd = 1; fd <= 2 && error == 0; fd++) {
+        if (fcntl(fd, F_GETFD) < 0) error = posix_spawn_file_actions_addopen(&actions, fd, "/dev/null", O_WRONLY, 0);
+    }
     if (error == 0) error = posix_spawn_file_actions_adddup2(&actions, local->fd, ZYGOTE_FD);
     if (error == 0) error = posix_spawnattr_setsigmask(&attributes, &none);
     if (error == 0) error = posix_spawnattr_setsigdefault(&attributes, &defaults);
@@ -193,6 +211,7 @@ static int exec_zygote(mt_local *local) {
 
 static int spawn_worker(mt_local *local, uint32_t index) {
     local->workers[index].running = true;
+    local->workers[index].fork_again_ns = 0;
     return tell_zygote(local, MT_KIND_SPAWN, index);
 }
 
@@ -232,7 +251,7 @@ static int read_worker(mt_local *local, uint32_t index, uint32_t limit, uint64_t
         n++;
         if (incoming.size >= sizeof(mt_rec) && ((const mt_rec *)incoming.data)->kind == MT_KIND_HELLO) {
             w->said_hello = true;
-            w->failed_starts = 0;
+            w->failed_starts = w->failed_forks = 0;
         }
         status = mt_engine_from_lane(local->engine, w->lane, &incoming);
         if (status != MT_OK) break;
@@ -246,9 +265,37 @@ static int read_worker(mt_local *local, uint32_t index, uint32_t limit, uint64_t
     return status == MT_E_AGAIN ? MT_OK : status;
 }
 
+static bool has_worked(const mt_local *local);
+
+/* The zygote has not been able to fork. Nobody has died of it, and later there may be room for one more. */
+static void on_fork_failed(mt_local *local, worker *w) {
+    w->running = false;
+    uint64_t pause_ns = (uint64_t)FIRST_FORK_PAUSE_NS << (w->failed_forks < 6 ? w->failed_forks : 6);
+    if (pause_ns > LONGEST_FORK_PAUSE_NS) pause_ns = LONGEST_FORK_PAUSE_NS;
+    if (++w->failed_forks > PATIENT_FORKS && !has_worked(local)) {
+        w->failed_starts = MAX_FAILED_STARTS;
+    } else {
+        w->fork_again_ns = local->now_ns + pause_ns;
+    }
+}
+
+static int fork_again(mt_local *local) {
+    int status = MT_OK;
+    if (local->stopping || local->zygote_pid == 0) return status;
+    for (uint32_t i = 0; i < local->options.workers && status == MT_OK; i++) {
+        const worker *w = &local->workers[i];
+        if (w->fork_again_ns != 0 && local->now_ns >= w->fork_again_ns) status = spawn_worker(local, i);
+    }
+    return status;
+}
+
 static int on_exited(mt_local *local, uint32_t index, const mt_lost *how) {
     if (index >= local->options.workers || !local->workers[index].running) return MT_E_RECORD;
     worker *w = &local->workers[index];
+    if (how->pid == 0 && how->what == MT_LOST_WORKER) {
+        on_fork_failed(local, w);
+        return MT_OK;
+    }
     uint64_t n = 0;
     int status = read_worker(local, index, UINT32_MAX, &n); /* what it finished before it died */
     if (status != MT_OK) return status;
@@ -257,7 +304,7 @@ static int on_exited(mt_local *local, uint32_t index, const mt_lost *how) {
     if (w->broken) why.what = MT_LOST_LINK;
     status = mt_engine_lane_lost(local->engine, w->lane, &why, mti_begun(w->memory.started));
     if (status != MT_OK) return status;
-    if (!w->said_hello) w->failed_starts++;
+    if (!w->said_hello && how->what == MT_LOST_WORKER) w->failed_starts++;
     if (local->stopping || w->failed_starts >= MAX_FAILED_STARTS) return MT_OK;
     status = open_link(local, w, 1 + index);
     return status == MT_OK ? spawn_worker(local, index) : status;
@@ -299,17 +346,26 @@ static int read_zygote(mt_local *local, uint64_t *out_n) {
 static int replace_zygote(mt_local *local, int wait_status) {
     uint64_t n = 0;
     local->zygote_pid = 0;
+    bool worked = false;
     int status = read_zygote(local, &n);
     for (uint32_t i = 0; i < local->options.workers && status == MT_OK; i++) {
-        mt_lost how = {0, wait_status, local->zygote.broken ? MT_LOST_LINK : MT_LOST_WORKER};
+        mt_lost how = {0, wait_status, local->zygote.broken ? MT_LOST_LINK : MT_LOST_ZYGOTE};
         bool was_stopping = local->stopping;
         local->stopping = true; /* no SPAWN to the dead one */
         if (local->workers[i].running) status = on_exited(local, i, &how);
         local->stopping = was_stopping;
+        worked = worked || local->workers[i].said_hello;
         if (status == MT_OK) status = open_link(local, &local->workers[i], 1 + i);
-        if (local->zygotes_started >= MAX_ZYGOTES) local->workers[i].failed_starts = MAX_FAILED_STARTS;
     }
-    if (status != MT_OK || local->stopping || local->zygotes_started >= MAX_ZYGOTES) return status;
+    if (status != MT_OK || local->stopping) return status;
+    local->failed_zygotes = worked ? 0 : local->failed_zygotes + 1;
+    bool gives_up = local->failed_zygotes >= MAX_FAILED_ZYGOTES;
+    (void)dprintf(STDERR_FILENO, "mpitask: the process that starts the workers of a rank has ended (wait status %d), its workers with it; %s\n",
+                  wait_status, gives_up ? "three in a row had no worker that came up, so there will be none" : "another one is started");
+    if (gives_up) {
+        for (uint32_t i = 0; i < local->options.workers; i++) local->workers[i].failed_starts = MAX_FAILED_STARTS;
+        return status;
+    }
     status = open_link(local, &local->zygote, 0);
     return status == MT_OK ? start_zygote(local) : status;
 }
@@ -326,8 +382,10 @@ static int look_at_zygote(mt_local *local, uint64_t now_ns) {
 }
 
 int mti_local_step(mt_local *local, uint64_t now_ns, uint64_t *out_n) {
+    local->now_ns = now_ns;
     int status = look_at_zygote(local, now_ns);
     if (status == MT_OK && local->options.workers > 0) status = read_zygote(local, out_n);
+    if (status == MT_OK && local->options.workers > 0) status = fork_again(local);
     for (uint32_t i = 0; i < local->n_workers && status == MT_OK; i++) status = read_worker(local, i, TURN, out_n);
     return status;
 }

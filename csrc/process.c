@@ -4,9 +4,15 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+
+#ifndef SYS_close_range
+#define SYS_close_range 436
+#endif
+#define MOST_OLD_FDS 4096
 
 /* Between vfork and exec: only system calls, and nothing of the parent's memory is changed but `failure`. */
 static void become(char *const *argv, char *const *envp, const int32_t *fds, pid_t parent, volatile int *failure) {
@@ -19,6 +25,9 @@ static void become(char *const *argv, char *const *envp, const int32_t *fds, pid
     for (int i = 0; i < 3 && ok; i++) {
         if (fds[i] < 0) continue;
         ok = fds[i] == i ? fcntl(i, F_SETFD, 0) == 0 : dup2(fds[i], i) >= 0;
+    }
+    if (ok && syscall(SYS_close_range, 3u, ~0u, 0u) != 0) { /* an older kernel */
+        for (int fd = 3; fd < MOST_OLD_FDS; fd++) (void)close(fd);
     }
     sigset_t none;
     (void)sigemptyset(&none);
@@ -48,6 +57,8 @@ int mt_spawn(char *const *argv, char *const *envp, const int32_t *fds, int32_t *
     *out_pid = pid;
     return MT_OK;
 }
+
+int mt_adopt_orphans(void) { return prctl(PR_SET_CHILD_SUBREAPER, 1ul, 0ul, 0ul, 0ul) == 0 ? MT_OK : MT_E_SYS; }
 
 int mt_deadline_set(uint64_t ns, uint64_t *out_timer) {
     struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGXCPU};

@@ -79,7 +79,7 @@ MT_EXPORT MT_MUST_CHECK int mt_worker_answer(mt_worker *worker, uint32_t outcome
                                              uint64_t size);
 MT_EXPORT MT_MUST_CHECK int mt_worker_answer_parts(mt_worker *worker, uint32_t outcome, uint32_t codec,
                                                    const mt_part *parts, uint32_t n_parts);
-/* Zygote: worker `n`, process `pid`, ended with `wait_status`. */
+/* Zygote: worker `n`, process `pid`, ended with `wait_status`; pid 0: there was no process to be had, as errno -`wait_status` says. */
 MT_EXPORT MT_MUST_CHECK int mt_worker_exited(mt_worker *worker, uint32_t n, int32_t pid, int32_t wait_status);
 
 /* This process gets `signal_number` when the thread that forked it ends; MT_E_CLOSED when `parent` has ended already. */

@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import sys
+import weakref
 from typing import Any, Protocol
 
 from mpitask.config import Config
@@ -16,6 +17,7 @@ from mpitask.native import ffi, lib
 INBOX_CAPACITY = 1 << 14
 
 _ZYGOTE = (
+    "import os; os.closerange(4, 1 << 30); "  # what is the rank's own: the launcher's pipes, MPI's sockets
     "import sys, json; a = json.loads(sys.argv[1]); sys.path[:] = a[0]; "
     "from mpitask.worker.zygote import main; main(*a[1:])"
 )
@@ -52,13 +54,26 @@ class Driver:
     def __init__(self, pointer: Any, borrowed: list[Any]) -> None:
         self.pointer = pointer
         self._borrowed = borrowed
+        self._pid = os.getpid()
+        _drivers.add(self)
 
     def destroy(self) -> None:
         """Frees it. No handle may be in use any more."""
-        if self.pointer:
+        if self.pointer and self._pid == os.getpid():
             lib.mt_driver_destroy(self.pointer)
             self.pointer = ffi.NULL
 
+
+def _after_fork() -> None:
+    for driver in list(_drivers):
+        if driver.pointer:
+            lib.mt_driver_forked(driver.pointer)
+    _drivers.clear()
+
+
+_drivers: weakref.WeakSet[Driver] = weakref.WeakSet()
+"""Those of this process: what a forked child gets of them is good for nothing but to say so."""
+os.register_at_fork(after_in_child=_after_fork)
 
 _STATS = (
     *("submitted", "ended", "ready", "slots", "steps", "sleeps", "frames_in", "frames_out"),

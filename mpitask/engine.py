@@ -67,7 +67,6 @@ class Engine(Submission):
         self._changes: bytes | None = None  # of the script's surroundings since; None: not looked at
         self._given = config  # before a block of load() had wishes of its own
         self._bound: weakref.WeakSet[Bound] = weakref.WeakSet()
-        self._pid = os.getpid()
         self._watched: dict[int, Future[Any]] = {}
         self._notifier: threading.Thread | None = None
         self._inline_threads: list[threading.Thread] = []

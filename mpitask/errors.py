@@ -208,7 +208,8 @@ class WorkerLost(TaskError):  # noqa: N818 - the field's name for it
         host: where the process ran.
         pid: its process id; 0 when unknown.
         wait_status: as os.waitpid gives it; -1 when unknown.
-        what: "worker", "rank", or "garbage" for a worker that was killed because it sent invalid data.
+        what: "worker"; "rank"; "garbage" for a worker that was killed because it sent invalid data; "zygote" when the
+            process that starts a rank's workers died, which `wait_status` is then about, and they with it.
     """
 
     def __init__(self, task: int, host: str, pid: int, wait_status: int, what: str) -> None:
@@ -234,6 +235,8 @@ class WorkerLost(TaskError):  # noqa: N818 - the field's name for it
             return "the rank that ran it was lost"
         if self.what == "garbage":
             return "its worker wrote over the memory that it shares with the engine and was killed"
+        if self.what == "zygote":
+            return "the process that starts the workers of its rank was killed or died, and its worker with it"
         if self.signal is not None:
             try:
                 name = signal.Signals(self.signal).name

@@ -40,7 +40,12 @@ _STATE_NAMES = {
     lib.MT_DEPENDENCY_FAILED: "dependency_failed",
     lib.MT_CANCELLED: "cancelled",
 }
-_LOST_WHAT = {lib.MT_LOST_WORKER: "worker", lib.MT_LOST_RANK: "rank", lib.MT_LOST_LINK: "garbage"}
+_LOST_WHAT = {
+    lib.MT_LOST_WORKER: "worker",
+    lib.MT_LOST_RANK: "rank",
+    lib.MT_LOST_LINK: "garbage",
+    lib.MT_LOST_ZYGOTE: "zygote",
+}
 _MARSHAL = codec.MARSHAL
 _OK = lib.MT_OUTCOME_OK
 _materialise_lock = threading.Lock()

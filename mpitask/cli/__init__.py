@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import logging
@@ -85,7 +86,11 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         if mpi.launched_rank() != 0:
             time.sleep(_LET_RANK_0_SPEAK_S)  # the launcher ends everybody as soon as one rank has failed
         sys.exit(USAGE_ERROR)
+    pid = os.getpid()
     code = _run(engine, target)
+    if os.getpid() != pid:  # a child that the script has forked
+        atexit._run_exitfuncs()
+        _exit_now(code)
     clean = engine.close(drop=True)
     _leave(job, code, clean=clean)
 
@@ -144,9 +149,11 @@ def _run(engine: Engine, target: Target) -> int:
     """Runs the script as __main__ and, at its normal end, waits for all tasks. The exit code."""
     signal.signal(signal.SIGTERM, _on_term)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    pid = os.getpid()
     try:
         target.run()
-        engine.wait()
+        if os.getpid() == pid:  # else a child that the script has forked, and which has come to its end
+            engine.wait()
     except SystemExit as error:
         return _code_of(error)
     except KeyboardInterrupt:

@@ -6,14 +6,16 @@ pickle.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import marshal
 import os
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 from mpitask import codec, surroundings
 from mpitask.native import check, ffi, lib
@@ -57,6 +59,35 @@ def _hold(worker: Any, edge: Any) -> Any:
     blob = lib.mt_worker_hold(worker, edge.id)
     data = ffi.gc(edge.args, lambda _, unref=lib.mt_blob_unref: unref(blob))
     return ffi.buffer(data, edge.args_size)
+
+
+_forks = 0
+"""How often this process is a forked copy of one that was there before it."""
+
+
+def _after_fork() -> None:
+    global _forks
+    _forks += 1
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def _end_copy(error: BaseException | None) -> NoReturn:
+    """Ends a child that a task has forked and that has come back from the function: its parent answers."""
+    code = 0
+    if isinstance(error, SystemExit):
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+    if error is not None and (not isinstance(error, SystemExit) or isinstance(error.code, str)):
+        code = 1
+        if isinstance(error, SystemExit):
+            print(error.code, file=sys.stderr)
+        else:
+            traceback.print_exception(error)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit(code & 0xFF)
 
 
 class Runner:
@@ -173,13 +204,14 @@ class Runner:
         """Any thread: what `help` waits for may have happened."""
         lib.mt_worker_poke(self.worker)
 
-    def _serve(  # noqa: PLR0912 - one loop, because it is run for every task
+    def _serve(  # noqa: PLR0912, PLR0915 - one loop, because it is run for every task
         self, call: Any, next_record: Callable[..., int], *arguments: Any
     ) -> int:
         worker, functions = self.worker, self._functions
         answer = lib.mt_worker_answer
         loads, dumps, scalars, window = marshal.loads, marshal.dumps, codec.SCALARS, self._window
         outer, was_running = self._pause, self._is_running
+        born = _forks
         while True:
             kind = next_record(*arguments)
             if kind == _KIND_TASK:
@@ -187,6 +219,8 @@ class Runner:
                 try:
                     fn = functions.get(call.fn)
                     value = fn(*loads(window)) if fn is not None and call.is_plain else self._bound(call)()
+                    if _forks != born:
+                        _end_copy(None)
                     if self._pause is not None:
                         self.stop_helping()
                     if self.task_ended is not None:
@@ -202,6 +236,8 @@ class Runner:
                         status = self._answer(value, call.fn)
                     value = None
                 except BaseException as error:  # noqa: BLE001 - whatever a task raises is its result
+                    if _forks != born:
+                        _end_copy(error)
                     self.stop_helping()
                     if self.task_ended is not None:
                         self.task_ended(error)

@@ -7,6 +7,7 @@ once. Every process dies with its parent: the zygote with the rank's engine thre
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import io
@@ -15,6 +16,7 @@ import random
 import signal
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from mpitask import environment, surroundings
@@ -25,6 +27,7 @@ SEGMENT_FD = 3
 COMPAT_VARIABLE = "MPITASK_COMPAT"
 """Environment: a module of `mpitask.compat` whose `install` workers call as well as the root."""
 _LOOK_NS = 200_000_000  # a SIGCHLD that comes between a look and a sleep is noticed after this
+_SWEEP_S = 0.3  # how long processes that tasks have left behind may take to end by SIGTERM, and then by SIGKILL
 _DRAIN_S = 2.0  # how long workers may take to end by themselves
 
 
@@ -35,6 +38,8 @@ class Zygote:
         self._link = lib.mt_worker_open(SEGMENT_FD, 0, ring_bytes)
         if not self._link:
             raise OSError(ffi.errno, "cannot map the memory shared with the engine")
+        os.close(SEGMENT_FD)  # mapped; no task and no command may write to it by accident
+        self._has_complained = False
         self._workers: dict[int, int] = {}  # process id -> index
 
     def serve(self) -> int | None:
@@ -45,7 +50,11 @@ class Zygote:
             kind = lib.mt_worker_next(self._link, _LOOK_NS, call)
             self._reap()
             if kind == lib.MT_KIND_SPAWN:
-                pid = os.fork()
+                try:
+                    pid = os.fork()
+                except OSError as error:
+                    self._cannot_fork(call.n, error)
+                    continue
                 if pid == 0:
                     return int(call.n)
                 self._workers[pid] = call.n
@@ -62,9 +71,19 @@ class Zygote:
         check(lib.mt_worker_become(self._link, 1 + index), "opening the worker's link")
         return self._link
 
+    def _cannot_fork(self, index: int, error: OSError) -> None:
+        """The engine tries again later; the other workers go on."""
+        if not self._has_complained:
+            self._has_complained = True
+            print(f"mpitask: a worker process cannot be started now ({error}); it is tried again", file=sys.stderr)
+        check(lib.mt_worker_exited(self._link, index, 0, -(error.errno or 1)), "reporting a worker that is not there")
+
     def _reap(self) -> None:
-        while self._workers:
-            pid, status = os.waitpid(-1, os.WNOHANG)
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
             if pid == 0:
                 return
             index = self._workers.pop(pid, None)
@@ -84,6 +103,39 @@ class Zygote:
             self._reap()
             if self._workers:
                 time.sleep(0.002)
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Ends what tasks have left behind: it would hold the job's output open, and so keep a launcher waiting."""
+        for number, limit_s in ((signal.SIGTERM, _SWEEP_S), (signal.SIGKILL, _SWEEP_S)):
+            deadline = time.monotonic() + limit_s
+            sent: set[int] = set()
+            while time.monotonic() < deadline:
+                self._reap()
+                left = _descendants(os.getpid())
+                if not left:
+                    return
+                for pid in left:
+                    if pid not in sent:
+                        sent.add(pid)
+                        with contextlib.suppress(OSError):
+                            os.kill(pid, number)
+                time.sleep(0.005)
+
+
+def _descendants(pid: int) -> list[int]:
+    """Processes below this one, as far as /proc tells."""
+    found: list[int] = []
+    to_do = [pid]
+    while to_do:
+        parent = to_do.pop()
+        try:
+            words = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+        except OSError:
+            continue
+        found += map(int, words)
+        to_do += map(int, words)
+    return found
 
 
 def _write_whole_lines() -> None:
@@ -123,6 +175,7 @@ def main(parent_pid: int, ring_bytes: int, options: dict[str, Any]) -> None:
     signal.signal(signal.SIGCHLD, lambda *_: None)  # only to end a sleep
     if lib.mt_die_with_parent(parent_pid, signal.SIGKILL) != lib.MT_OK:
         os._exit(1)
+    check(lib.mt_adopt_orphans(), "becoming the parent of what tasks leave behind")
     environment.scrub_launcher()
     _write_whole_lines()
     compat = importlib.import_module(os.environ[COMPAT_VARIABLE]) if COMPAT_VARIABLE in os.environ else None
