@@ -20,12 +20,11 @@ static const mt_alloc default_alloc = {default_get, default_put, NULL};
 
 const mt_alloc *mt_alloc_default(void) { return &default_alloc; }
 
-#define KEEP_BYTES (512 << 20)
 #define LARGEST_FROM_HEAP (32 << 20) /* glibc's limit for this threshold */
 
-void mt_keep_freed_memory(void) {
+void mt_keep_freed_memory(int32_t keep_bytes) {
 #ifdef __GLIBC__
-    (void)mallopt(M_TRIM_THRESHOLD, KEEP_BYTES);
+    (void)mallopt(M_TRIM_THRESHOLD, keep_bytes);
     (void)mallopt(M_MMAP_THRESHOLD, LARGEST_FROM_HEAP);
 #endif
 }
@@ -84,6 +83,7 @@ const char *mt_status_text(int status) {
         case MT_E_PEER: return "a peer cannot be reached";
         case MT_E_WORKERS: return "no worker can be started";
         case MT_E_RANGE: return "all numbers of a kind have been used: start the job anew";
+        case MT_E_FORKED: return "this process was forked from the one that this belongs to";
         default: return "unknown status";
     }
 }

@@ -30,6 +30,7 @@
 #define MT_E_PEER -10   /* the transport lost or cannot reach a peer */
 #define MT_E_WORKERS -11 /* no worker can be started */
 #define MT_E_RANGE -12 /* all numbers of a kind have been used */
+#define MT_E_FORKED -13 /* a forked child: what this belongs to is its parent's */
 
 /* A run of bytes, borrowed for the duration of a call. */
 typedef struct mt_part {
@@ -41,7 +42,7 @@ typedef struct mt_alloc mt_alloc;
 
 /* Tells the process's malloc to keep memory that was freed instead of giving it back to the system (glibc; elsewhere it does
  * nothing): touching fresh pages costs more than copying into used ones. Any thread, any number of times. */
-MT_EXPORT void mt_keep_freed_memory(void);
+MT_EXPORT void mt_keep_freed_memory(int32_t keep_bytes);
 
 /* The process's malloc. Never NULL; never to be destroyed. */
 MT_EXPORT const mt_alloc *mt_alloc_default(void);

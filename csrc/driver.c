@@ -28,6 +28,7 @@
 #define LATE_RING_NS 20000000
 #define LATE_RING_LOOKS 20
 #define MESSAGES_AT_A_TIME 512u
+#define KEEP_BYTES (512 << 20)
 #define FRAMES_AT_A_TIME 64u
 #define MAX_RECORD (UINT64_MAX / 4)
 
@@ -40,18 +41,19 @@ static uint64_t now_ns(void) {
 static bool is_root(const mt_driver *d) { return d->options.parent < 0; }
 
 mt_driver *mt_driver_new(const mt_driver_options *options) {
-    mt_keep_freed_memory();
+    mt_keep_freed_memory(KEEP_BYTES);
     const mt_alloc *alloc = mt_alloc_default();
     mt_driver *d = mti_get_zeroed(alloc, 1, sizeof *d);
     if (d == NULL) return NULL;
     d->alloc = alloc;
+    mti_ours_init(&d->ours);
     d->options = *options;
     mt_store_relaxed(&d->losses, options->losses);
     strncpy(d->host, options->host, sizeof d->host - 1);
     (void)pthread_mutex_init(&d->notified_lock, NULL);
     if (options->above != NULL) d->uplink = mti_uplink_new(alloc, options->above);
     mt_bell *bell = d->uplink == NULL ? NULL : mti_uplink_bell(d->uplink);
-    mt_local_options local = {options->workers, options->inline_workers, options->ring_bytes, options->zygote_argv, bell};
+    mt_local_options local = {options->workers, options->inline_workers, options->ring_bytes, options->zygote_argv, options->zygote_envp, bell};
     d->local = mti_local_new(alloc, &local);
     if (options->above != NULL) {
         mti_ids_join(&d->ids, mti_segment_ids(mti_worker_base(options->above)), options->first_id);
@@ -69,7 +71,7 @@ mt_driver *mt_driver_new(const mt_driver_options *options) {
 }
 
 void mt_driver_destroy(mt_driver *d) {
-    if (d == NULL) return;
+    if (d == NULL || !mti_is_ours(&d->ours)) return; /* a forked child has neither the thread nor the processes; the kernel takes its copy */
     if (d->has_thread) {
         mt_driver_stop(d, MT_STOP_NOW); /* no effect on one that has ended */
         struct timespec until;
@@ -97,6 +99,7 @@ void mt_driver_destroy(mt_driver *d) {
     mti_local_destroy(d->local);
     mt_inbox_destroy(d->inbox);
     (void)pthread_mutex_destroy(&d->notified_lock);
+    mti_ours_clean_up(&d->ours);
     mt_put(d->alloc, d);
 }
 

@@ -31,6 +31,7 @@ typedef struct mt_driver_options {
     uint64_t stop_limit_ns;   /* from the order to stop until the engine ends whatever happens */
     const char *host;         /* name for messages; copied */
     char *const *zygote_argv; /* NULL-terminated; must stay until destroy. Needed when workers > 0 */
+    char *const *zygote_envp; /* the same */
 } mt_driver_options;
 
 typedef struct mt_driver_stats {
@@ -82,6 +83,8 @@ MT_EXPORT MT_MUST_CHECK int mt_driver_join(mt_driver *driver, int64_t timeout_ns
 /* Any thread. Why the engine ended by itself: MT_OK if it did not. `mt_driver_is_clean` false: some process below may still be there. */
 MT_EXPORT int mt_driver_failure(const mt_driver *driver);
 MT_EXPORT bool mt_driver_is_clean(const mt_driver *driver);
+/* Any thread. False in a child that was forked from the process that has the engine: there it is as if the engine had ended. */
+MT_EXPORT bool mt_driver_is_ours(const mt_driver *driver);
 
 /* Any thread; waits without the interpreter lock while the inbox is full. `data` is copied. MT_E_CLOSED, MT_E_NOMEM. */
 MT_EXPORT MT_MUST_CHECK int mt_driver_add_object(mt_driver *driver, uint64_t id, uint32_t codec, const uint8_t *data,
@@ -138,9 +141,6 @@ MT_EXPORT int mt_driver_next_notified(mt_driver *driver, uint64_t *out, uint32_t
 MT_EXPORT MT_MUST_CHECK int mt_driver_wait_all(mt_driver *driver, int64_t timeout_ns);
 
 MT_EXPORT mt_driver_stats mt_driver_stats_now(mt_driver *driver);
-
-/* In a forked child: the engine is the parent's; here every wait ends with MT_E_CLOSED, and nothing is submitted. Not to be destroyed here. */
-MT_EXPORT void mt_driver_forked(mt_driver *d);
 
 /* cffi:end */
 

@@ -9,6 +9,7 @@
 #include "driver.h"
 #include "inbox.h"
 #include "local.h"
+#include "ours.h"
 #include "uplink.h"
 
 /* Kinds of messages in the inbox; each says what its pointer is and that the receiver owns it. */
@@ -62,6 +63,7 @@ typedef struct mt_peer {
 enum mt_phase { PHASE_NEW, PHASE_RUNNING, PHASE_STOPPING, PHASE_LEAVING, PHASE_ENDED };
 
 struct mt_driver {
+    mt_ours ours; /* in a forked child there is no engine thread: everything is as after its end */
     const mt_alloc *alloc;
     mt_driver_options options;
     char host[64];

@@ -148,8 +148,10 @@ typedef struct mt_lost {
 
 #define MT_LOST_WORKER 0
 #define MT_LOST_RANK 1
-#define MT_LOST_LINK 2 /* the worker sent bytes that are no record */
-#define MT_LOST_ZYGOTE 3 /* the zygote died, and its workers with it; the wait status is the zygote's */
+#define MT_LOST_LINK 2   /* the worker sent bytes that are no record */
+#define MT_LOST_ZYGOTE 3 /* the zygote has ended, and its workers with it */
+#define MT_LOST_MEMORY 4 /* the kernel has killed the worker, and counted that among what it killed for lack of memory */
+#define MT_LOST_UNMADE 5 /* zygote -> engine only: the worker could not be forked, `wait_status` is -errno */
 
 #define MT_FRAME_HURRY 1 /* somebody waits for what this starts: look out for answers */
 

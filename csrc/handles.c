@@ -22,7 +22,7 @@ static uint64_t now_ns(void) {
 
 static mt_task *task_of(uint64_t handle) { return (mt_task *)(uintptr_t)handle; }
 
-static bool has_ended(const mt_driver *d) { return mt_load_acquire(&d->ended) != 0; } /* pairs with end_thread */
+static bool has_ended(const mt_driver *d) { return mt_load_acquire(&d->ended) != 0 || !mti_is_ours(&d->ours); } /* pairs with end_thread */
 
 /* ---- gates ---- */
 
@@ -221,7 +221,7 @@ void mt_driver_release(mt_driver *d, uint64_t handle) {
 
 void mt_driver_release_shared(mt_driver *d, uint64_t handle) {
     mt_task_unref(task_of(handle));
-    mt_bell_ring(mti_local_bell(d->local));
+    if (!has_ended(d)) mt_bell_ring(mti_local_bell(d->local));
 }
 
 uint32_t mt_driver_state(uint64_t handle) { return mt_task_state(task_of(handle)); }
@@ -336,7 +336,7 @@ int mt_driver_wait_stalled(mt_driver *d, int32_t tid, uint64_t patience_ns) {
 }
 
 bool mt_driver_notify(mt_driver *d, uint64_t handle) {
-    (void)d;
+    if (!mti_is_ours(&d->ours)) return false;
     return flag(task_of(handle), MT_NOTIFY) < MT_FIRST_FINAL;
 }
 
@@ -418,9 +418,9 @@ int mt_driver_join(mt_driver *d, int64_t timeout_ns) {
     return MT_OK;
 }
 
-void mt_driver_forked(mt_driver *d) { mt_store_release(&d->ended, 1); }
-
 int mt_driver_failure(const mt_driver *d) { return mt_load_acquire(&d->failure); } /* pairs with fail() */
+
+bool mt_driver_is_ours(const mt_driver *d) { return mti_is_ours(&d->ours); }
 
 bool mt_driver_is_clean(const mt_driver *d) { return mt_load_acquire(&d->is_clean) != 0; } /* pairs with end_thread */
 

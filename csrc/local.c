@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -11,20 +10,19 @@
 #include <unistd.h>
 
 #include "atomic.h"
+#include "mapping.h"
+#include "process.h"
 
+/* In a row: a worker that does not come to its HELLO, a zygote none of whose workers does. */
 #define MAX_FAILED_STARTS 3u
-#define MAX_FAILED_ZYGOTES 3u /* in a row, none of which had a worker that came up */
-#define ZYGOTE_FD 3
-/* A fork that has failed (no processes or no memory to be had) is tried again after so long, then twice that, and so on. */
-#define FIRST_FORK_PAUSE_NS 50000000u
-#define LONGEST_FORK_PAUSE_NS 3200000000u
-#define PATIENT_FORKS 16u /* tries after which a rank without any worker gives up */
+/* What is to be started again waits longer each time: for a zygote that has lived for less than LIVED_NS, for a fork that failed. */
+#define FIRST_PAUSE_NS 50000000u
+#define LONGEST_PAUSE_NS 6400000000u
+#define LIVED_NS 1000000000u
 /* The zygote's own death is noticed by asking for it this often; deaths of workers it reports at once. */
 #define ZYGOTE_LOOK_NS 50000000u
 /* Records taken from one worker before the others get their turn. */
 #define TURN 256u
-
-extern char **environ;
 
 typedef struct worker {
     mt_segment_link memory;
@@ -34,11 +32,10 @@ typedef struct worker {
     uint32_t failed_starts;
     bool is_process;
     bool said_hello;
-    uint32_t failed_forks;
-    uint64_t fork_again_ns; /* 0: nothing to be done */
     bool running; /* SPAWN sent, no EXITED yet */
-    bool killed;  /* KILL sent: what it still sends does not count */
     bool broken;  /* it sent garbage */
+    uint64_t start_at_ns; /* 0: it is not to be started later */
+    uint64_t pause_ns;    /* before the next try to fork it */
 } worker;
 
 struct mt_local {
@@ -53,9 +50,13 @@ struct mt_local {
     uint32_t n_workers;
     pid_t zygote_pid; /* 0: none */
     uint32_t zygotes_started;
-    uint32_t failed_zygotes;
-    uint64_t last_look_ns;
-    uint64_t now_ns; /* of the present step */
+    uint32_t failed_zygotes; /* in a row */
+    bool zygote_has_worked;  /* some worker of this one has come up */
+    uint64_t zygote_born_ns;
+    uint64_t zygote_start_at_ns; /* 0: it is not to be started later */
+    uint64_t zygote_pause_ns;
+    uint64_t now_ns;
+    uint64_t last_look_ns, last_later_ns;
     bool stopping;
 };
 
@@ -85,7 +86,7 @@ static int open_link(mt_local *local, worker *w, uint32_t index) {
     if (w->down == NULL || w->up == NULL) return MT_E_NOMEM;
     mti_ring_set_on_room(w->up, tell_of_room, w);
     mti_ring_link_init(&w->out, local->alloc, w->down, &w->memory);
-    w->said_hello = w->killed = w->broken = false;
+    w->said_hello = w->broken = false;
     return MT_OK;
 }
 
@@ -95,14 +96,8 @@ static int map_segment(mt_local *local) {
         errno = EINVAL;
         return MT_E_INVAL;
     }
-    int fd = memfd_create("mpitask", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    if (fd < 0) return MT_E_SYS;
-    local->fd = fcntl(fd, F_DUPFD_CLOEXEC, ZYGOTE_FD + 1); /* who is started with closed standard streams gets their numbers */
-    int error = errno;
-    (void)close(fd);
-    errno = error;
-    if (local->fd < 0 || ftruncate(local->fd, (off_t)local->size) != 0) return MT_E_SYS;
-    (void)fcntl(local->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW); /* a file cut short would end all who have mapped it */
+    local->fd = mti_memory_file("mpitask", local->size);
+    if (local->fd < 0) return MT_E_SYS;
     local->base = mmap(NULL, local->size, PROT_READ | PROT_WRITE, MAP_SHARED, local->fd, 0);
     if (local->base == MAP_FAILED) return MT_E_SYS;
     *mti_segment_owner(local->base) = (mt_segment_owner){(int32_t)getpid(), local->fd};
@@ -166,57 +161,40 @@ static int tell_zygote(mt_local *local, uint16_t kind, uint32_t n) {
     return mti_link_send(&local->zygote.out.base, &part, 1, NULL);
 }
 
-/* In a process group of its own, so that the terminal's Ctrl-C reaches the script alone, and with no signal blocked (the engine thread blocks all). The kernel
- * ties its parent-death signal to the thread that calls this: the engine thread, which lives as long as the workers may. */
+/* The kernel ties its parent-death signal to the thread that calls this: the engine thread, which lives as long as the workers may. */
 static int exec_zygote(mt_local *local) {
-    posix_spawn_file_actions_t actions;
-    posix_spawnattr_t attributes;
-    sigset_t none, defaults;
-    sigemptyset(&none);
-    sigemptyset(&defaults);
-    sigaddset(&defaults, SIGPIPE);
-    sigaddset(&defaults, SIGTERM);
-    if (posix_spawn_file_actions_init(&actions) != 0) return MT_E_NOMEM;
-    if (posix_spawnattr_init(&attributes) != 0) {
-        (void)posix_spawn_file_actions_destroy(&actions);
-        return MT_E_NOMEM;
-    }
-    int error = posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
-    for (int fd = 1; fd <= 2 && error == 0; fd++) {
-        if (fcntl(fd, F_GETFD) < 0) error = posix_spawn_file_actions_addopen(&actions, fd, "/dev/null", O_WRONLY, 0);
-    }
-    if (error == 0) error = posix_spawn_file_actions_adddup2(&actions, local->fd, ZYGOTE_FD);
-    if (error == 0) error = posix_spawnattr_setsigmask(&attributes, &none);
-    if (error == 0) error = posix_spawnattr_setsigdefault(&attributes, &defaults);
-    if (error == 0) error = posix_spawnattr_setpgroup(&attributes, 0);
-    if (error == 0) {
-        error = posix_spawnattr_setflags(
-            &attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
-    }
-    pid_t pid = 0;
-    if (error == 0) {
-        error = posix_spawn(&pid, local->options.zygote_argv[0], &actions, &attributes,
-                            local->options.zygote_argv, environ);
-    }
-    (void)posix_spawn_file_actions_destroy(&actions);
-    (void)posix_spawnattr_destroy(&attributes);
-    if (error != 0) {
-        errno = error;
-        return MT_E_SYS;
-    }
+    const int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    if (null < 0) return MT_E_SYS;
+    const int32_t fds[] = {null, -1, -1, local->fd};
+    int32_t pid;
+    int status = mti_spawn(local->options.zygote_argv, local->options.zygote_envp, fds, 4, &pid);
+    const int error = errno;
+    (void)close(null);
+    errno = error;
+    if (status != MT_OK) return status;
     local->zygote_pid = pid;
     local->zygotes_started++;
+    local->zygote_has_worked = false;
+    local->zygote_born_ns = local->now_ns;
     return MT_OK;
+}
+
+/* How long to wait before the next try. */
+static uint64_t lengthen(uint64_t *pause_ns) {
+    *pause_ns = *pause_ns == 0 ? FIRST_PAUSE_NS : *pause_ns * 2;
+    if (*pause_ns > LONGEST_PAUSE_NS) *pause_ns = LONGEST_PAUSE_NS;
+    return *pause_ns;
 }
 
 static int spawn_worker(mt_local *local, uint32_t index) {
     local->workers[index].running = true;
-    local->workers[index].fork_again_ns = 0;
+    local->workers[index].start_at_ns = 0;
     return tell_zygote(local, MT_KIND_SPAWN, index);
 }
 
 static int start_zygote(mt_local *local) {
     if (local->options.workers == 0) return MT_OK;
+    local->zygote_start_at_ns = 0;
     int status = exec_zygote(local);
     for (uint32_t i = 0; i < local->n_workers && status == MT_OK; i++) {
         worker *w = &local->workers[i];
@@ -251,7 +229,10 @@ static int read_worker(mt_local *local, uint32_t index, uint32_t limit, uint64_t
         n++;
         if (incoming.size >= sizeof(mt_rec) && ((const mt_rec *)incoming.data)->kind == MT_KIND_HELLO) {
             w->said_hello = true;
-            w->failed_starts = w->failed_forks = 0;
+            w->failed_starts = 0;
+            w->pause_ns = 0;
+            local->zygote_has_worked = local->zygote_has_worked || w->is_process;
+            if (w->is_process) local->failed_zygotes = 0;
         }
         status = mt_engine_from_lane(local->engine, w->lane, &incoming);
         if (status != MT_OK) break;
@@ -265,35 +246,29 @@ static int read_worker(mt_local *local, uint32_t index, uint32_t limit, uint64_t
     return status == MT_E_AGAIN ? MT_OK : status;
 }
 
-static bool has_worked(const mt_local *local);
-
-/* The zygote has not been able to fork. Nobody has died of it, and later there may be room for one more. */
-static void on_fork_failed(mt_local *local, worker *w) {
-    w->running = false;
-    uint64_t pause_ns = (uint64_t)FIRST_FORK_PAUSE_NS << (w->failed_forks < 6 ? w->failed_forks : 6);
-    if (pause_ns > LONGEST_FORK_PAUSE_NS) pause_ns = LONGEST_FORK_PAUSE_NS;
-    if (++w->failed_forks > PATIENT_FORKS && !has_worked(local)) {
-        w->failed_starts = MAX_FAILED_STARTS;
-    } else {
-        w->fork_again_ns = local->now_ns + pause_ns;
+static bool is_any_up(const mt_local *local) {
+    for (uint32_t i = 0; i < local->options.workers; i++) {
+        if (local->workers[i].running && local->workers[i].said_hello) return true;
     }
+    return false;
 }
 
-static int fork_again(mt_local *local) {
-    int status = MT_OK;
-    if (local->stopping || local->zygote_pid == 0) return status;
-    for (uint32_t i = 0; i < local->options.workers && status == MT_OK; i++) {
-        const worker *w = &local->workers[i];
-        if (w->fork_again_ns != 0 && local->now_ns >= w->fork_again_ns) status = spawn_worker(local, i);
-    }
-    return status;
+/* There is no process for it: too many of them, or no memory. That passes, as a rule; if not, and there is no other worker either, it is given up. */
+static void on_unmade(mt_local *local, worker *w, int error) {
+    w->running = false;
+    bool is_first = w->pause_ns == 0, is_hopeless = w->pause_ns >= LONGEST_PAUSE_NS && !is_any_up(local);
+    w->start_at_ns = local->now_ns + lengthen(&w->pause_ns);
+    if (is_hopeless) w->failed_starts = MAX_FAILED_STARTS;
+    if (!is_first && !is_hopeless) return;
+    (void)dprintf(STDERR_FILENO, "mpitask: a worker process cannot be forked: %s (see ulimit -u, the pids limit of the cgroup, and free memory); %s\n",
+                  strerror(error), is_hopeless ? "given up" : "it is tried again");
 }
 
 static int on_exited(mt_local *local, uint32_t index, const mt_lost *how) {
     if (index >= local->options.workers || !local->workers[index].running) return MT_E_RECORD;
     worker *w = &local->workers[index];
-    if (how->pid == 0 && how->what == MT_LOST_WORKER) {
-        on_fork_failed(local, w);
+    if (how->what == MT_LOST_UNMADE) {
+        on_unmade(local, w, -how->wait_status);
         return MT_OK;
     }
     uint64_t n = 0;
@@ -304,7 +279,7 @@ static int on_exited(mt_local *local, uint32_t index, const mt_lost *how) {
     if (w->broken) why.what = MT_LOST_LINK;
     status = mt_engine_lane_lost(local->engine, w->lane, &why, mti_begun(w->memory.started));
     if (status != MT_OK) return status;
-    if (!w->said_hello && how->what == MT_LOST_WORKER) w->failed_starts++;
+    if (!w->said_hello) w->failed_starts++;
     if (local->stopping || w->failed_starts >= MAX_FAILED_STARTS) return MT_OK;
     status = open_link(local, w, 1 + index);
     return status == MT_OK ? spawn_worker(local, index) : status;
@@ -342,32 +317,67 @@ static int read_zygote(mt_local *local, uint64_t *out_n) {
     return status == MT_E_AGAIN ? MT_OK : status;
 }
 
-/* The zygote has died unasked: the kernel has killed its workers with it. */
+/* A zygote that is due. It may fail for want of processes or memory, which passes as a rule. */
+static int restart_zygote(mt_local *local) {
+    if (local->now_ns < local->zygote_start_at_ns) return MT_OK;
+    int status = start_zygote(local);
+    if (status != MT_E_SYS || local->zygote_pause_ns >= LONGEST_PAUSE_NS) return status;
+    local->zygote_start_at_ns = local->now_ns + lengthen(&local->zygote_pause_ns);
+    return MT_OK;
+}
+
+/* Starts what is to be started again and is due. */
+static int start_later(mt_local *local) {
+    if (local->stopping) return MT_OK;
+    if (local->zygote_start_at_ns != 0) return restart_zygote(local);
+    int status = MT_OK;
+    for (uint32_t i = 0; i < local->options.workers && status == MT_OK; i++) {
+        worker *w = &local->workers[i];
+        bool is_due = w->start_at_ns != 0 && w->start_at_ns <= local->now_ns && w->failed_starts < MAX_FAILED_STARTS;
+        if (is_due) status = spawn_worker(local, i);
+    }
+    return status;
+}
+
+static void tell_of_zygote(const mt_local *local, int wait_status) {
+    char how[64];
+    if (wait_status >= 0 && WIFSIGNALED(wait_status)) {
+        (void)snprintf(how, sizeof how, "was killed by signal %d", WTERMSIG(wait_status));
+    } else if (wait_status >= 0) {
+        (void)snprintf(how, sizeof how, "ended with status %d", WEXITSTATUS(wait_status));
+    } else {
+        (void)snprintf(how, sizeof how, "has ended");
+    }
+    (void)dprintf(STDERR_FILENO, "mpitask: the process that forks the workers %s, and they with it; %s\n", how,
+                  local->failed_zygotes < MAX_FAILED_STARTS ? "all are started again" : "they are given up, for no worker of the last ones came up");
+}
+
+/* The zygote has died unasked: the kernel has killed its workers with it (each has been sent SIGKILL; that they are reaped is not waited for). */
 static int replace_zygote(mt_local *local, int wait_status) {
     uint64_t n = 0;
     local->zygote_pid = 0;
-    bool worked = false;
     int status = read_zygote(local, &n);
+    bool was_stopping = local->stopping;
+    local->stopping = true; /* no SPAWN to the dead one */
     for (uint32_t i = 0; i < local->options.workers && status == MT_OK; i++) {
         mt_lost how = {0, wait_status, local->zygote.broken ? MT_LOST_LINK : MT_LOST_ZYGOTE};
-        bool was_stopping = local->stopping;
-        local->stopping = true; /* no SPAWN to the dead one */
         if (local->workers[i].running) status = on_exited(local, i, &how);
-        local->stopping = was_stopping;
-        worked = worked || local->workers[i].said_hello;
         if (status == MT_OK) status = open_link(local, &local->workers[i], 1 + i);
+        local->workers[i].start_at_ns = 0;
     }
+    local->stopping = was_stopping;
     if (status != MT_OK || local->stopping) return status;
-    local->failed_zygotes = worked ? 0 : local->failed_zygotes + 1;
-    bool gives_up = local->failed_zygotes >= MAX_FAILED_ZYGOTES;
-    (void)dprintf(STDERR_FILENO, "mpitask: the process that starts the workers of a rank has ended (wait status %d), its workers with it; %s\n",
-                  wait_status, gives_up ? "three in a row had no worker that came up, so there will be none" : "another one is started");
-    if (gives_up) {
-        for (uint32_t i = 0; i < local->options.workers; i++) local->workers[i].failed_starts = MAX_FAILED_STARTS;
-        return status;
-    }
+    if (!local->zygote_has_worked) local->failed_zygotes++;
+    tell_of_zygote(local, wait_status);
+    bool is_hopeless = local->failed_zygotes >= MAX_FAILED_STARTS;
+    for (uint32_t i = 0; i < local->options.workers; i++) local->workers[i].failed_starts = is_hopeless ? MAX_FAILED_STARTS : 0;
+    if (is_hopeless) return MT_OK;
     status = open_link(local, &local->zygote, 0);
-    return status == MT_OK ? start_zygote(local) : status;
+    if (status != MT_OK) return status;
+    bool has_lived = local->now_ns - local->zygote_born_ns >= LIVED_NS;
+    if (has_lived) local->zygote_pause_ns = 0;
+    local->zygote_start_at_ns = local->now_ns + (has_lived ? 0 : lengthen(&local->zygote_pause_ns));
+    return start_later(local);
 }
 
 static int look_at_zygote(mt_local *local, uint64_t now_ns) {
@@ -384,8 +394,11 @@ static int look_at_zygote(mt_local *local, uint64_t now_ns) {
 int mti_local_step(mt_local *local, uint64_t now_ns, uint64_t *out_n) {
     local->now_ns = now_ns;
     int status = look_at_zygote(local, now_ns);
+    if (status == MT_OK && now_ns - local->last_later_ns >= FIRST_PAUSE_NS) {
+        local->last_later_ns = now_ns;
+        status = start_later(local);
+    }
     if (status == MT_OK && local->options.workers > 0) status = read_zygote(local, out_n);
-    if (status == MT_OK && local->options.workers > 0) status = fork_again(local);
     for (uint32_t i = 0; i < local->n_workers && status == MT_OK; i++) status = read_worker(local, i, TURN, out_n);
     return status;
 }

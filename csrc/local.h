@@ -3,7 +3,8 @@
  * Role: owns the segment, starts the zygote, turns its reports into lane events, replaces dead workers. Inline workers (threads of this process) get links
  * in the same segment and no process.
  * Life of a process worker: SPAWN sent -> HELLO (lane up) -> EXITED (lane lost, link formatted anew) -> SPAWN ... A worker that
- * ends MAX_FAILED_STARTS times in a row before its HELLO is given up.
+ * ends MAX_FAILED_STARTS times in a row before its HELLO is given up; one that could not be forked is tried again after a pause that doubles. A zygote that
+ * ends unasked is replaced, after such a pause if it did not live for long; after MAX_FAILED_STARTS in a row without a worker that came up there is none.
  * Thread rule: engine thread, but for mti_local_new, before that thread starts.
  */
 #ifndef MT_LOCAL_H
@@ -19,6 +20,7 @@ typedef struct mt_local_options {
     uint32_t inline_workers; /* links for threads of this process */
     uint64_t ring_bytes;
     char *const *zygote_argv; /* NULL-terminated, used until destroy; its descriptor 3 will be the segment */
+    char *const *zygote_envp; /* its environment, of the time when the engine was made; the same */
     mt_bell *bell; /* the engine's, if it is not the segment's own */
 } mt_local_options;
 

@@ -14,6 +14,9 @@
 #ifndef F_SEAL_FUTURE_WRITE
 #define F_SEAL_FUTURE_WRITE 0x0010
 #endif
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 0x0008u
+#endif
 
 /* The memory of one blob: an allocator that has given its only piece. */
 typedef struct memory {
@@ -37,16 +40,31 @@ static void memory_put(void *ctx, void *at) {
     mt_put(m->from, m);
 }
 
-static int make_file(uint64_t size) {
-    int fd = memfd_create("mpitask-object", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+static int create(const char *name) {
+    int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
+    if (fd < 0 && errno == EINVAL) fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING); /* before Linux 6.3 */
+    if (fd < 0 || fd > 2) return fd;
+    int above = fcntl(fd, F_DUPFD_CLOEXEC, 3); /* the standard ones may be closed here, and mean something in every other program */
+    (void)close(fd);
+    return above;
+}
+
+int mti_memory_file(const char *name, uint64_t size) {
+    int fd = create(name);
     if (fd < 0) return -1;
+    if (size <= INT64_MAX && ftruncate(fd, (off_t)size) == 0 && fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) == 0) return fd;
+    int error = errno;
+    (void)close(fd);
+    errno = error;
+    return -1;
+}
+
+static int make_file(uint64_t size) {
+    int fd = mti_memory_file("mpitask-object", size);
     struct rlimit limit;
-    bool too_many = getrlimit(RLIMIT_NOFILE, &limit) == 0 && (rlim_t)fd >= limit.rlim_cur / 2;
-    if (too_many || size > INT64_MAX || ftruncate(fd, (off_t)size) != 0) {
-        (void)close(fd);
-        return -1;
-    }
-    return fd;
+    if (fd < 0 || getrlimit(RLIMIT_NOFILE, &limit) != 0 || (rlim_t)fd < limit.rlim_cur / 2) return fd;
+    (void)close(fd); /* the script needs some, too */
+    return -1;
 }
 
 /* By writing rather than through the mapping: fresh pages are neither zeroed nor faulted in, and a lack of memory is an error and no signal. */
@@ -61,12 +79,6 @@ static bool write_all(int fd, const mt_part *parts, uint32_t n_parts, uint64_t a
         at += parts[i].size;
     }
     return true;
-}
-
-static void seal(int fd) {
-    int size_stays = F_SEAL_SHRINK | F_SEAL_GROW;
-    if (fcntl(fd, F_ADD_SEALS, size_stays | F_SEAL_FUTURE_WRITE) == 0) return;
-    (void)fcntl(fd, F_ADD_SEALS, size_stays); /* an older kernel */
 }
 
 mt_blob *mti_blob_new_mapped(const mt_alloc *alloc, const mt_part *parts, uint32_t n_parts) {
@@ -84,7 +96,7 @@ mt_blob *mti_blob_new_mapped(const mt_alloc *alloc, const mt_part *parts, uint32
         memory_put(m, at);
         return NULL;
     }
-    seal(m->fd);
+    (void)fcntl(m->fd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE); /* not before Linux 5.1 */
     m->device = status.st_dev;
     m->inode = status.st_ino;
     mt_blob *blob = at;

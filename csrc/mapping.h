@@ -28,6 +28,8 @@ MT_EXPORT void mt_mapping_close(mt_mapping *mapping);
 /* Objects from this size on may be mapped by process workers. Below, a file and its page faults cost more than two copies. */
 #define MAPPED_OBJECT (1u << 20)
 
+/* A descriptor, above the standard ones, of so many zeros in memory that nobody can make more or fewer: to map, and to be mapped by others. -1: errno. */
+int mti_memory_file(const char *name, uint64_t size);
 /* A copy of the parts in a memfd. NULL where there is none to be had: no memory, or half of the descriptors that this process may have are
  * in use (the others are the script's). */
 mt_blob *mti_blob_new_mapped(const mt_alloc *alloc, const mt_part *parts, uint32_t n_parts);

@@ -1,6 +1,7 @@
 #include "worker.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +21,8 @@
 #define SPIN_NS 50000
 #define ANSWER_PARTS 64u
 #define PLAIN_EDGES 16u
+#define KEEP_BYTES (32 << 20) /* of what tasks have freed, while others follow: 1 MB arrays must not pay for their pages again */
+#define TRIM_NS 1000000000    /* a worker that has had nothing to do for so long gives all of it back */
 
 static uint64_t now_ns(void) {
     struct timespec t;
@@ -44,6 +47,7 @@ static int open_link(mt_worker *w, uint32_t index) {
 mt_worker *mti_worker_new(void *base, uint32_t index, uint64_t ring_bytes, mt_bell *engine_bell) {
     mt_worker *w = mti_get_zeroed(mt_alloc_default(), 1, sizeof *w);
     if (w == NULL) return NULL;
+    mti_ours_init(&w->ours);
     w->base = base;
     w->ring_bytes = ring_bytes;
     w->engine_bell = engine_bell;
@@ -61,7 +65,7 @@ void mti_worker_set_scope(mt_worker *w, mt_scope *scope) { w->scope = scope; }
 
 mt_worker *mt_worker_open(int fd, uint32_t index, uint64_t ring_bytes) {
     struct stat status;
-    mt_keep_freed_memory();
+    mt_keep_freed_memory(KEEP_BYTES);
     if (fstat(fd, &status) != 0) return NULL;
     if ((uint64_t)status.st_size < mti_segment_size(index + 1, ring_bytes)) {
         errno = EINVAL;
@@ -82,7 +86,13 @@ mt_worker *mt_worker_open(int fd, uint32_t index, uint64_t ring_bytes) {
     return w;
 }
 
-int mt_worker_become(mt_worker *w, uint32_t index) { return open_link(w, index); }
+int mt_worker_become(mt_worker *w, uint32_t index) {
+    mti_ours_take(&w->ours);
+    (void)madvise(w->base, w->mapped, MADV_DONTFORK); /* two processes on one ring would spoil it for all */
+    return open_link(w, index);
+}
+
+bool mt_worker_is_ours(const mt_worker *w) { return mti_is_ours(&w->ours); }
 
 void mt_worker_close(mt_worker *w) {
     if (w == NULL) return;
@@ -91,6 +101,7 @@ void mt_worker_close(mt_worker *w) {
     mt_objects_destroy(w->objects);
     mt_blob_unref(w->record);
     mt_put(mt_alloc_default(), w->kept);
+    mti_ours_clean_up(&w->ours);
     if (w->mapped != 0) (void)munmap(w->base, w->mapped);
     mt_put(mt_alloc_default(), w);
 }
@@ -131,6 +142,7 @@ static int write_up(mt_worker *w, const mt_part *parts, uint32_t n_parts) {
 }
 
 static int send_up(mt_worker *w, const mt_part *parts, uint32_t n_parts) {
+    if (!mti_is_ours(&w->ours)) return MT_E_FORKED;
     if (w->uplink == NULL) return write_up(w, parts, n_parts);
     mti_uplink_take_pen(w->uplink);
     int status = write_up(w, parts, n_parts);
@@ -172,6 +184,7 @@ void mt_worker_follow(mt_worker *w, const mt_worker *other) { set_within(w, mt_p
 int32_t mt_worker_within(const mt_worker *w) { return w->within; }
 
 int mt_worker_block(mt_worker *w, bool is_strict, mt_pause *out) {
+    if (!mti_is_ours(&w->ours)) return MT_E_FORKED;
     *out = (mt_pause){w->call.id, w->begun_ns, w->within, w->floor};
     w->slots++;
     w->floor = is_strict ? w->within : INT32_MIN;
@@ -190,6 +203,7 @@ void mt_worker_go_on(mt_worker *w, const mt_pause *pause) {
 }
 
 int mt_worker_unblock(mt_worker *w, const mt_pause *pause) {
+    if (!mti_is_ours(&w->ours)) return MT_E_FORKED;
     mt_worker_go_on(w, pause);
     w->floor = pause->floor;
     w->slots--;
@@ -199,6 +213,7 @@ int mt_worker_unblock(mt_worker *w, const mt_pause *pause) {
 }
 
 void mt_worker_poke(mt_worker *w) {
+    if (!mti_is_ours(&w->ours)) return;
     mt_store_release(&w->poked, 1); /* pairs with the look in mti_worker_next */
     mt_bell_ring(w->link.bell);
 }
@@ -209,11 +224,11 @@ int32_t mt_priority_within(int32_t priority) {
     return next > INT32_MAX / MT_BAND ? INT32_MAX / MT_BAND * MT_BAND : (int32_t)next * MT_BAND;
 }
 
-int mt_worker_exited(mt_worker *w, uint32_t n, int32_t pid, int32_t wait_status) {
+int mt_worker_exited(mt_worker *w, uint32_t n, int32_t pid, int32_t wait_status, uint32_t what) {
     struct {
         mt_rec rec;
         mt_lost lost;
-    } record = {{sizeof record, (uint64_t)pid, MT_KIND_EXITED, 0, n}, {pid, wait_status, MT_LOST_WORKER}};
+    } record = {{sizeof record, (uint64_t)pid, MT_KIND_EXITED, 0, n}, {pid, wait_status, what}};
     mt_part part = {&record, sizeof record};
     return send_up(w, &part, 1);
 }
@@ -282,6 +297,7 @@ static int take_task(mt_worker *w, const mt_rec *rec, const mt_incoming *incomin
     set_within(w, mt_priority_within(w->call.priority), 1);
     *out = w->call;
     out->is_plain = is_plain;
+    w->has_run = true;
     w->begun_ns = now_ns();
     return MT_KIND_TASK;
 }
@@ -353,7 +369,15 @@ static int spin(mt_worker *w, const _Atomic uint32_t *state, mt_call *out, uint6
     return status;
 }
 
+static void give_memory_back(mt_worker *w) {
+    w->has_run = false;
+#ifdef __GLIBC__
+    (void)malloc_trim(0);
+#endif
+}
+
 int mti_worker_next(mt_worker *w, const _Atomic uint32_t *state, int64_t timeout_ns, mt_call *out) {
+    if (!mti_is_ours(&w->ours)) return MT_E_FORKED;
     if (w->uplink != NULL) mti_uplink_end_task(w->uplink);
     mt_ring_release(w->down);
     mt_blob_unref(w->record);
@@ -378,7 +402,10 @@ int mti_worker_next(mt_worker *w, const _Atomic uint32_t *state, int64_t timeout
                 return MT_E_TIMEOUT;
             }
         }
-        if (mt_bell_sleep(w->link.bell, value, left) == MT_E_INTR) return MT_E_INTR;
+        bool trims = w->has_run && w->mapped != 0 && (left < 0 || left > TRIM_NS);
+        int slept = mt_bell_sleep(w->link.bell, value, trims ? TRIM_NS : left);
+        if (slept == MT_E_INTR) return MT_E_INTR;
+        if (slept == MT_E_TIMEOUT && trims) give_memory_back(w);
         status = look(w, state, out);
     }
     return status;

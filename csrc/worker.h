@@ -2,6 +2,7 @@
  *
  * Role: takes records from the ring, keeps objects, waits on the bell, sends results.
  * Thread rule: one thread. Only mt_worker_next and the sending calls wait; the engine's death ends the process from outside (parent-death signal).
+ * Process rule: a child that was forked shares the rings, too; whatever takes, sends or waits gives MT_E_FORKED there and does nothing.
  */
 #ifndef MT_WORKER_H
 #define MT_WORKER_H
@@ -37,9 +38,12 @@ typedef struct mt_pause {
 
 /* Maps the segment behind descriptor `fd` and takes its link `index`. NULL: errno tells why. */
 MT_EXPORT mt_worker *mt_worker_open(int fd, uint32_t index, uint64_t ring_bytes);
-/* After a fork: the same segment, another link. The old one must not be used in this process any more. */
+/* After a fork by the zygote: the same segment, another link, this process's own. Children that this one forks do not get the segment. The old link must
+ * not be used in this process any more. */
 MT_EXPORT MT_MUST_CHECK int mt_worker_become(mt_worker *worker, uint32_t index);
 MT_EXPORT void mt_worker_close(mt_worker *worker);
+/* False in a child that was forked from the process that the worker belongs to. */
+MT_EXPORT bool mt_worker_is_ours(const mt_worker *worker);
 /* Tells the engine that this end is ready and takes so many tasks at a time: one, or none outside mt_worker_block. */
 MT_EXPORT MT_MUST_CHECK int mt_worker_hello(mt_worker *worker, uint32_t slots);
 /* The task that runs waits: this end takes one task more at a time; `is_strict`: only such as were submitted within tasks like it, or deeper, so that
@@ -79,8 +83,8 @@ MT_EXPORT MT_MUST_CHECK int mt_worker_answer(mt_worker *worker, uint32_t outcome
                                              uint64_t size);
 MT_EXPORT MT_MUST_CHECK int mt_worker_answer_parts(mt_worker *worker, uint32_t outcome, uint32_t codec,
                                                    const mt_part *parts, uint32_t n_parts);
-/* Zygote: worker `n`, process `pid`, ended with `wait_status`; pid 0: there was no process to be had, as errno -`wait_status` says. */
-MT_EXPORT MT_MUST_CHECK int mt_worker_exited(mt_worker *worker, uint32_t n, int32_t pid, int32_t wait_status);
+/* Zygote: worker `n`, process `pid`, ended with `wait_status`; `what`: MT_LOST_WORKER, _MEMORY or _UNMADE. */
+MT_EXPORT MT_MUST_CHECK int mt_worker_exited(mt_worker *worker, uint32_t n, int32_t pid, int32_t wait_status, uint32_t what);
 
 /* This process gets `signal_number` when the thread that forked it ends; MT_E_CLOSED when `parent` has ended already. */
 MT_EXPORT MT_MUST_CHECK int mt_die_with_parent(int parent, int signal_number);

@@ -4,11 +4,13 @@
 
 #include "frames.h"
 #include "objects.h"
+#include "ours.h"
 #include "segment.h"
 #include "uplink.h"
 #include "worker.h"
 
 struct mt_worker {
+    mt_ours ours;
     void *base;
     uint64_t mapped; /* 0: the memory is not ours */
     uint64_t device, inode; /* of the memory's file */
@@ -24,6 +26,7 @@ struct mt_worker {
     mt_scope *scope; /* what the engine is told of the task that runs; NULL: nobody asks */
     _Atomic uint32_t poked;
     uint32_t slots;
+    bool has_run; /* a task, since freed memory was given back */
     mt_call call;
     const mt_edge_ref *edges;
     uint32_t edge_next; /* arguments are asked for in order: where the next one's inline bytes lie */

@@ -33,6 +33,7 @@ def serve(
     parent: int,
     network: Network,
     virtual_slots: int = 0,
+    cores: int | None = None,
     report: Callable[[dict[str, int]], None] | None = None,
 ) -> bool:
     """Serves the rank above until it says stop. Main thread only. Whether every process below has ended.
@@ -49,6 +50,7 @@ def serve(
         virtual_slots=virtual_slots,
         rank=rank,
         parent=parent,
+        cores=cores,
     )
     driver = made.pointer
     network.connect(driver)

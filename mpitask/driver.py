@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import json
+import multiprocessing.process
 import os
 import socket
 import sys
-import weakref
 from typing import Any, Protocol
 
 from mpitask.config import Config
-from mpitask.environment import usable_cores
+from mpitask.environment import limit_threads, usable_cores
 from mpitask.errors import ConfigurationError
 from mpitask.native import ffi, lib
+from mpitask.worker import AUTHKEY_VARIABLE
 
 INBOX_CAPACITY = 1 << 14
 
 _ZYGOTE = (
-    "import os; os.closerange(4, 1 << 30); "  # what is the rank's own: the launcher's pipes, MPI's sockets
     "import sys, json; a = json.loads(sys.argv[1]); sys.path[:] = a[0]; "
     "from mpitask.worker.zygote import main; main(*a[1:])"
 )
@@ -33,6 +33,14 @@ def stop_limit_s(crowding: float) -> float:
         crowding: processes of this job for each core, on its fullest node.
     """
     return 4.0 + max(0.0, crowding - 1.0)
+
+
+def zygote_environment(workers: int, cores: int) -> dict[str, str]:
+    """The environment that a rank's workers start with: this one as it is now, for the script may change it later."""
+    variables = dict(os.environ)
+    limit_threads(variables, workers, cores)
+    variables[AUTHKEY_VARIABLE] = bytes(multiprocessing.process.current_process().authkey).hex()
+    return variables
 
 
 class Network(Protocol):
@@ -54,26 +62,13 @@ class Driver:
     def __init__(self, pointer: Any, borrowed: list[Any]) -> None:
         self.pointer = pointer
         self._borrowed = borrowed
-        self._pid = os.getpid()
-        _drivers.add(self)
 
     def destroy(self) -> None:
         """Frees it. No handle may be in use any more."""
-        if self.pointer and self._pid == os.getpid():
+        if self.pointer:
             lib.mt_driver_destroy(self.pointer)
             self.pointer = ffi.NULL
 
-
-def _after_fork() -> None:
-    for driver in list(_drivers):
-        if driver.pointer:
-            lib.mt_driver_forked(driver.pointer)
-    _drivers.clear()
-
-
-_drivers: weakref.WeakSet[Driver] = weakref.WeakSet()
-"""Those of this process: what a forked child gets of them is good for nothing but to say so."""
-os.register_at_fork(after_in_child=_after_fork)
 
 _STATS = (
     *("submitted", "ended", "ready", "slots", "steps", "sleeps", "frames_in", "frames_out"),
@@ -104,6 +99,7 @@ def make_driver(
     virtual_slots: int = 0,
     rank: int = 0,
     above: Any = None,
+    cores: int | None = None,
 ) -> Driver:
     """A driver, not started.
 
@@ -114,6 +110,7 @@ def make_driver(
         parent: the rank above; -1 for the root.
         virtual_slots: slots whose tasks only wait, for measuring.
         rank: this process's, or that of the worker which it is.
+        cores: those that its workers share; None: all of this process.
         above: the worker (an `mt_worker`) whose tasks submit here, if this is no rank's driver.
 
     Raises:
@@ -122,6 +119,9 @@ def make_driver(
     for_workers = {"rank": rank, "retries": config.retries, "loss_retries": config.loss_retries}
     words = [ffi.new("char[]", os.fsencode(word)) for word in zygote_command(config.ring_bytes, for_workers)]
     argv = ffi.new("char *[]", [*words, ffi.NULL])
+    environment = zygote_environment(workers, cores or usable_cores())
+    variables = [ffi.new("char[]", os.fsencode(f"{key}={value}")) for key, value in environment.items()]
+    envp = ffi.new("char *[]", [*variables, ffi.NULL])
     host = ffi.new("char[]", socket.gethostname().encode())
     options = ffi.new(
         "mt_driver_options *",
@@ -139,9 +139,10 @@ def make_driver(
             "stop_limit_ns": int(stop_limit_s((workers + 2) / usable_cores()) * 1e9),
             "host": host,
             "zygote_argv": argv,
+            "zygote_envp": envp,
         },
     )
     pointer = lib.mt_driver_new(options)
     if not pointer:
         raise OSError(ffi.errno, f"the memory shared with {workers} workers cannot be made: {os.strerror(ffi.errno)}")
-    return Driver(pointer, [*words, argv, host])
+    return Driver(pointer, [*words, *variables, argv, envp, host])

@@ -67,6 +67,7 @@ class Engine(Submission):
         self._changes: bytes | None = None  # of the script's surroundings since; None: not looked at
         self._given = config  # before a block of load() had wishes of its own
         self._bound: weakref.WeakSet[Bound] = weakref.WeakSet()
+        self._pid = os.getpid()
         self._watched: dict[int, Future[Any]] = {}
         self._notifier: threading.Thread | None = None
         self._inline_threads: list[threading.Thread] = []
@@ -205,6 +206,8 @@ class Engine(Submission):
         Raises:
             TimeoutError: after `timeout` seconds.
         """
+        if self._pid != os.getpid():
+            return  # a forked child has no tasks
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             left = -1 if deadline is None else max(0, int((deadline - time.monotonic()) * 1e9))

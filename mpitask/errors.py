@@ -48,7 +48,14 @@ class ConfigurationError(MpitaskError):
 
 
 class NoEngineError(MpitaskError):
-    """An app was called while no engine is loaded."""
+    """An app was called, or a task waited for, where this process has no engine: none is loaded, or it was forked."""
+
+
+FORKED = (
+    "this process was forked from one that has an engine, and has none itself: call apps and wait for their results in "
+    "the first process, or start an engine here with mpitask.load()"
+)
+"""Of a NoEngineError."""
 
 
 class EngineClosedError(MpitaskError):
@@ -200,6 +207,13 @@ class BadStdStreamFile(AppError):  # noqa: N818 - the field's name for it
     """A file for the standard output or error of an app cannot be opened."""
 
 
+_LOST = {
+    "rank": "the rank that ran it was lost",
+    "memory": "the kernel killed its worker because the node, or the job's share of it, ran out of memory",
+    "garbage": "its worker wrote over the memory that it shares with the engine and was killed",
+}
+
+
 class WorkerLost(TaskError):  # noqa: N818 - the field's name for it
     """The process that ran a task died in the middle of it.
 
@@ -208,8 +222,8 @@ class WorkerLost(TaskError):  # noqa: N818 - the field's name for it
         host: where the process ran.
         pid: its process id; 0 when unknown.
         wait_status: as os.waitpid gives it; -1 when unknown.
-        what: "worker"; "rank"; "garbage" for a worker that was killed because it sent invalid data; "zygote" when the
-            process that starts a rank's workers died, which `wait_status` is then about, and they with it.
+        what: "worker"; "memory": the kernel killed the worker for lack of memory; "zygote": the worker ended with the
+            process that forks them; "rank"; "garbage": the worker was killed because it sent invalid data.
     """
 
     def __init__(self, task: int, host: str, pid: int, wait_status: int, what: str) -> None:
@@ -231,18 +245,17 @@ class WorkerLost(TaskError):  # noqa: N818 - the field's name for it
         return self.wait_status >> 8 if self.wait_status >= 0 and not self.wait_status & 0x7F else None
 
     def _how(self) -> str:
-        if self.what == "rank":
-            return "the rank that ran it was lost"
-        if self.what == "garbage":
-            return "its worker wrote over the memory that it shares with the engine and was killed"
+        if self.what in _LOST:
+            return _LOST[self.what]
         if self.what == "zygote":
-            return "the process that starts the workers of its rank was killed or died, and its worker with it"
+            how = f" by signal {self.signal}" if self.signal is not None else ""
+            return f"the process that forks this rank's workers was killed{how}, and its worker with it"
         if self.signal is not None:
             try:
                 name = signal.Signals(self.signal).name
             except ValueError:
                 name = f"signal {self.signal}"
-            hint = " (out of memory?)" if name == "SIGKILL" else ""
+            hint = " (was the job cancelled, or its time over?)" if name == "SIGTERM" else ""
             return f"its worker was killed by {name}{hint}"
         if self.exit_status is not None:
             return f"its worker exited with status {self.exit_status} in the middle of it"

@@ -45,6 +45,7 @@ _LOST_WHAT = {
     lib.MT_LOST_RANK: "rank",
     lib.MT_LOST_LINK: "garbage",
     lib.MT_LOST_ZYGOTE: "zygote",
+    lib.MT_LOST_MEMORY: "memory",
 }
 _MARSHAL = codec.MARSHAL
 _OK = lib.MT_OUTCOME_OK

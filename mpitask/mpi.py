@@ -18,6 +18,7 @@ import contextlib
 import ctypes
 import hashlib
 import logging
+import multiprocessing.process
 import os
 import platform
 import shutil
@@ -227,6 +228,9 @@ class Job:
         comm, request = world.Idup()
         _until(request.Test)
         comm.Set_errhandler(mpi.ERRORS_RETURN)  # what fails costs a rank, not the job
+        key = bytearray(multiprocessing.process.current_process().authkey)  # the root's is everybody's
+        _until(comm.Ibcast(key, 0).Test)
+        multiprocessing.process.current_process().authkey = bytes(key)
         return cls(mpi, comm, fanout)
 
     def local_agents(self) -> tuple[int, int]:

@@ -11,7 +11,7 @@ import os
 import weakref
 from typing import TYPE_CHECKING, TypeVar
 
-from mpitask.errors import NoEngineError
+from mpitask.errors import FORKED, NoEngineError
 from mpitask.shared import Shared
 from mpitask.worker.runner import ProcessWorker
 
@@ -24,6 +24,7 @@ _log = logging.getLogger("mpitask")
 
 current_engine: Engine | None = None
 """The current one, for those who only look; `set_current` changes it."""
+_is_forked = False  # from a process that had an engine
 engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 """All that have been started and not closed."""
 
@@ -36,6 +37,8 @@ def current() -> Engine:
     """
     engine = find()
     if engine is None:
+        if _is_forked:
+            raise NoEngineError(FORKED)
         raise NoEngineError(
             "no engine is running: put `with mpitask.load():` around the code that calls apps, "
             "or start the script with `python -m mpitask script.py`"
@@ -98,7 +101,8 @@ def _close_at_exit() -> None:
 
 
 def _after_fork() -> None:
-    global current_engine
+    global current_engine, _is_forked
+    _is_forked = current_engine is not None or ProcessWorker.current is not None
     current_engine = None
     engines.clear()
 

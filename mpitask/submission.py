@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import marshal
-import os
 import sys
 import threading
 import weakref
@@ -13,7 +12,7 @@ from typing import Any, TypeVar
 
 from mpitask import codec
 from mpitask.config import Config
-from mpitask.errors import EngineClosedError, MpitaskError, NoEngineError, SerializationError
+from mpitask.errors import FORKED, EngineClosedError, MpitaskError, NoEngineError, SerializationError
 from mpitask.futures import Future, Promise
 from mpitask.native import check, ffi, lib
 from mpitask.shared import Shared
@@ -42,7 +41,6 @@ class Submission:
     def __init__(self, config: Config, driver: Any) -> None:
         self.config = config
         self._driver = driver
-        self._pid = os.getpid()
         self._lock = threading.Lock()
         self._functions: dict[int, _Known] = {}  # by id()
         self._captured: dict[int, list[Future[Any]]] = {}  # what functions capture: edges of every call, the last first
@@ -325,15 +323,14 @@ class Submission:
         check(status, "submitting a task")
 
     def _raise_if_failed(self) -> None:
-        if self._pid != os.getpid():
-            raise NoEngineError("this process is a forked child: the engine and its futures are those of its parent")
+        if not lib.mt_driver_is_ours(self._driver):
+            raise NoEngineError(FORKED)
         failure = lib.mt_driver_failure(self._driver)
         if failure == lib.MT_OK:
             return
         if failure == lib.MT_E_WORKERS:
             raise MpitaskError(
-                "no worker process could be started: each one died before it was ready, or there was none to be had. "
-                "Standard error says why; "
+                "no worker process could be started: each one died before it was ready. Its standard error says why; "
                 f"try `{sys.executable} -c 'import mpitask.worker.zygote'`"
             )
         check(failure, "the engine has ended because of an error")

@@ -227,6 +227,22 @@ class Surroundings:
                 ) from error
         _current = self
 
+    @property
+    def folder(self) -> str:
+        """The folder; empty: it is not known."""
+        return str(self._found.get("folder", self._start.folder))
+
+    @property
+    def umask(self) -> int:
+        """The file mode mask; negative: it is not known."""
+        return int(self._found.get("umask", self._start.umask))
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The environment."""
+        changed: dict[str, str | None] = self._found.get("variables", {})
+        return {name: value for name, value in (self._start.variables | changed).items() if value is not None}
+
     def set_filters(self) -> None:
         """The filters of warnings, as far as the classes that they name are there."""
         if "filters" in self._found:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -23,7 +23,7 @@ from mpitask.cli.target import Target
 from mpitask.compat import parsl
 from mpitask.config import Config
 from mpitask.engine import Engine
-from mpitask.environment import usable_cores
+from mpitask.environment import allotted_cores, usable_cores
 from mpitask.errors import ConfigurationError
 from mpitask.logs import set_stream_logger
 
@@ -42,6 +42,7 @@ def _complain(message: str) -> None:
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Runs the command line; ends the process with the script's exit code."""
     try:
+        _open_standard_streams()
         options, target, given = parse(argv)
         _log_if_asked()
         launched = mpi.launched_size()
@@ -60,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
             workers = usable_cores() if config.workers == "auto" else config.workers
         else:
             agents, cores = job.local_agents()
-            share = max(1, min(cores // max(1, agents), usable_cores()))
+            share = max(1, min(allotted_cores(cores) // max(1, agents), usable_cores()))
             workers = share if config.workers == "auto" else config.workers
             job.crowding = agents * (1 if config.inline else workers + 2) / max(1, cores)
         if job is None and (unused := allocation.unused_nodes("python -m mpitask ...")):
@@ -76,6 +77,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
                 parent=job.parent,
                 network=job,
                 virtual_slots=options.virtual_slots or 0,
+                cores=share,
                 report=report,
             )
             _leave(job, 0, clean=clean)
@@ -86,13 +88,21 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         if mpi.launched_rank() != 0:
             time.sleep(_LET_RANK_0_SPEAK_S)  # the launcher ends everybody as soon as one rank has failed
         sys.exit(USAGE_ERROR)
-    pid = os.getpid()
+    home = os.getpid()
     code = _run(engine, target)
-    if os.getpid() != pid:  # a child that the script has forked
-        atexit._run_exitfuncs()
-        _exit_now(code)
+    if os.getpid() != home:
+        _end_forked_script(code)
     clean = engine.close(drop=True)
     _leave(job, code, clean=clean)
+
+
+def _open_standard_streams() -> None:
+    """Where one was closed from the start, the next file would get its number, and what everybody writes there."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
 
 
 class _Report:
@@ -149,11 +159,9 @@ def _run(engine: Engine, target: Target) -> int:
     """Runs the script as __main__ and, at its normal end, waits for all tasks. The exit code."""
     signal.signal(signal.SIGTERM, _on_term)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    pid = os.getpid()
     try:
         target.run()
-        if os.getpid() == pid:  # else a child that the script has forked, and which has come to its end
-            engine.wait()
+        engine.wait()
     except SystemExit as error:
         return _code_of(error)
     except KeyboardInterrupt:
@@ -178,13 +186,21 @@ def _code_of(error: SystemExit) -> int:
 
 def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # None where it was closed from the start
             stream.flush()
 
 
 def _exit_now(code: int) -> NoReturn:
     _flush()
     os._exit(code)
+
+
+def _end_forked_script(code: int) -> NoReturn:
+    """Ends a child of the script that was forked and has come to its end: the engine and MPI are its parent's."""
+    with contextlib.suppress(Exception):
+        sys.modules["__main__"].__dict__.clear()  # what is written to files that nobody has closed gets there
+        gc.collect()
+    _exit_now(code)
 
 
 def _leave(job: mpi.Job | None, code: int, *, clean: bool) -> NoReturn:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from mpitask.errors import EngineClosedError, InternalError, MpitaskError
+from mpitask.errors import EngineClosedError, InternalError, MpitaskError, NoEngineError
 
 try:
     _core = importlib.import_module("mpitask.native._core")
@@ -31,6 +31,7 @@ _EXCEPTIONS: dict[int, type[BaseException]] = {
     lib.MT_E_SYS: OSError,
     lib.MT_E_PEER: MpitaskError,
     lib.MT_E_RANGE: MpitaskError,
+    lib.MT_E_FORKED: NoEngineError,
 }
 
 

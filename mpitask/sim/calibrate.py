@@ -96,7 +96,7 @@ def _naps(naps: int) -> tuple[float, float]:
 
 def engine_costs(rounds: int = ROUNDS, backlog: int = BACKLOG) -> tuple[dict[str, float], float, float]:
     """Nanoseconds: the engine's costs by the names of mt_sim_costs, a thread's wake-up, and how late naps end."""
-    lib.mt_keep_freed_memory()  # as every engine does
+    lib.mt_keep_freed_memory(512 << 20)  # as every engine does
     many = _rounds(rounds)
     single = _rounds(rounds, batch=1)
     large = _rounds(rounds, args_bytes=LARGE_ARGS)

@@ -6,19 +6,19 @@ pickle.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import marshal
 import os
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar
 
 from mpitask import codec, surroundings
 from mpitask.native import check, ffi, lib
+from mpitask.worker import tidy
+from mpitask.worker.forked import end_forked
 
 _KIND_TASK = lib.MT_KIND_TASK
 _KIND_STOP = lib.MT_KIND_STOP
@@ -61,35 +61,6 @@ def _hold(worker: Any, edge: Any) -> Any:
     return ffi.buffer(data, edge.args_size)
 
 
-_forks = 0
-"""How often this process is a forked copy of one that was there before it."""
-
-
-def _after_fork() -> None:
-    global _forks
-    _forks += 1
-
-
-os.register_at_fork(after_in_child=_after_fork)
-
-
-def _end_copy(error: BaseException | None) -> NoReturn:
-    """Ends a child that a task has forked and that has come back from the function: its parent answers."""
-    code = 0
-    if isinstance(error, SystemExit):
-        code = error.code if isinstance(error.code, int) else int(error.code is not None)
-    if error is not None and (not isinstance(error, SystemExit) or isinstance(error.code, str)):
-        code = 1
-        if isinstance(error, SystemExit):
-            print(error.code, file=sys.stderr)
-        else:
-            traceback.print_exception(error)
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):
-            stream.flush()
-    os._exit(code & 0xFF)
-
-
 class Runner:
     """Runs the tasks of one link, in one thread.
 
@@ -121,6 +92,8 @@ class Runner:
         self._shared: dict[int, Any] = {}
         self._pause: Any = None  # of the task that runs, once it has waited
         self._is_told_to_stop = False
+        self._tidies: bool = above is not None and above._tidies
+        """Whether what tasks have changed in the process is put back: by its first thread alone."""
 
     def greet(self, slots: int) -> None:
         """Says HELLO, before all else; `slots`: how many tasks it takes at a time outside `help`."""
@@ -156,6 +129,7 @@ class Runner:
             self._pause = pause
         else:
             pause = self._pause
+        left = tidy.put_aside() if self._tidies and tidy.touched else None
         call = ffi.new("mt_call *")
         may_loosen = self._is_strict and self._depth < _LOOSE_DEPTH and (timeout_ns < 0 or timeout_ns > _PATIENCE_NS)
         self._depth += 1
@@ -166,6 +140,8 @@ class Runner:
         finally:
             self._depth -= 1
             lib.mt_worker_go_on(self.worker, pause)
+            if left is not None:
+                tidy.take_up(left)
         if may_loosen and status == lib.MT_E_TIMEOUT:
             check(lib.mt_worker_loosen(self.worker), "waiting for a sub-task")
             return int(lib.MT_E_INTR)
@@ -204,14 +180,14 @@ class Runner:
         """Any thread: what `help` waits for may have happened."""
         lib.mt_worker_poke(self.worker)
 
-    def _serve(  # noqa: PLR0912, PLR0915 - one loop, because it is run for every task
+    def _serve(  # noqa: PLR0912 - one loop, because it is run for every task
         self, call: Any, next_record: Callable[..., int], *arguments: Any
     ) -> int:
         worker, functions = self.worker, self._functions
         answer = lib.mt_worker_answer
         loads, dumps, scalars, window = marshal.loads, marshal.dumps, codec.SCALARS, self._window
         outer, was_running = self._pause, self._is_running
-        born = _forks
+        touched = tidy.touched if self._tidies else ()
         while True:
             kind = next_record(*arguments)
             if kind == _KIND_TASK:
@@ -219,12 +195,8 @@ class Runner:
                 try:
                     fn = functions.get(call.fn)
                     value = fn(*loads(window)) if fn is not None and call.is_plain else self._bound(call)()
-                    if _forks != born:
-                        _end_copy(None)
-                    if self._pause is not None:
-                        self.stop_helping()
-                    if self.task_ended is not None:
-                        self.task_ended(None)
+                    if self._pause is not None or self.task_ended is not None:
+                        self._finish(None)
                     if type(value) in scalars:
                         try:
                             data = dumps(value, 2)
@@ -236,11 +208,9 @@ class Runner:
                         status = self._answer(value, call.fn)
                     value = None
                 except BaseException as error:  # noqa: BLE001 - whatever a task raises is its result
-                    if _forks != born:
-                        _end_copy(error)
-                    self.stop_helping()
-                    if self.task_ended is not None:
-                        self.task_ended(error)
+                    if not lib.mt_worker_is_ours(worker):
+                        end_forked(error)
+                    self._finish(error)
                     if isinstance(error, ModuleNotFoundError):
                         error.add_note(_MODULES)
                     data = codec.encode_exception(error)
@@ -248,7 +218,11 @@ class Runner:
                     value = None
                 self._pause, self._is_running = outer, was_running
                 if status < 0:
+                    if status == lib.MT_E_FORKED:
+                        end_forked(None)
                     check(status, "sending a result")
+                if touched:
+                    tidy.put_back()
                 if self._is_told_to_stop:
                     return int(lib.MT_E_CLOSED)
             elif kind == _KIND_STOP:
@@ -262,6 +236,14 @@ class Runner:
                     return kind
                 if kind != lib.MT_E_INTR:
                     check(kind, "waiting for tasks")
+
+    def _finish(self, error: BaseException | None) -> None:
+        """The task is through, and may have waited for others, or have some that nobody has waited for."""
+        if not lib.mt_worker_is_ours(self.worker):
+            end_forked(None)
+        self.stop_helping()
+        if self.task_ended is not None:
+            self.task_ended(error)
 
     def _bound(self, call: Any) -> Callable[[], Any]:
         """The call, ready to be made. Arguments come first: to load a function can mean to run tasks."""
@@ -365,6 +347,7 @@ class ProcessWorker(Runner):
         self.settle: Callable[[], None] | None = None
         """Waits for the sub-tasks of the task that runs, which is over only then."""
         self._home = (os.getpid(), threading.get_ident())
+        self._tidies = True
         ProcessWorker.current = self
 
     @property

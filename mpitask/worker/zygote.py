@@ -8,9 +8,11 @@ once. Every process dies with its parent: the zygote with the rank's engine thre
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import importlib
 import io
+import multiprocessing.process
 import os
 import random
 import signal
@@ -21,14 +23,15 @@ from typing import Any
 
 from mpitask import environment, surroundings
 from mpitask.native import check, ffi, lib
+from mpitask.worker import AUTHKEY_VARIABLE, tidy
 from mpitask.worker.runner import ProcessWorker
 
 SEGMENT_FD = 3
 COMPAT_VARIABLE = "MPITASK_COMPAT"
 """Environment: a module of `mpitask.compat` whose `install` workers call as well as the root."""
 _LOOK_NS = 200_000_000  # a SIGCHLD that comes between a look and a sleep is noticed after this
-_SWEEP_S = 0.3  # how long processes that tasks have left behind may take to end by SIGTERM, and then by SIGKILL
 _DRAIN_S = 2.0  # how long workers may take to end by themselves
+_SWEEP_S = 0.3  # how long what tasks have left behind may take to end by SIGTERM, and then by SIGKILL
 
 
 class Zygote:
@@ -38,9 +41,9 @@ class Zygote:
         self._link = lib.mt_worker_open(SEGMENT_FD, 0, ring_bytes)
         if not self._link:
             raise OSError(ffi.errno, "cannot map the memory shared with the engine")
-        os.close(SEGMENT_FD)  # mapped; no task and no command may write to it by accident
-        self._has_complained = False
+        os.close(SEGMENT_FD)  # the mapping stays; what workers start must not find it
         self._workers: dict[int, int] = {}  # process id -> index
+        self._kills_by_kernel = _kills_for_memory()
 
     def serve(self) -> int | None:
         """Serves until told to stop; None. In a forked child it returns the child's index at once."""
@@ -52,8 +55,8 @@ class Zygote:
             if kind == lib.MT_KIND_SPAWN:
                 try:
                     pid = os.fork()
-                except OSError as error:
-                    self._cannot_fork(call.n, error)
+                except OSError as error:  # too many processes, or no memory: that passes
+                    self._tell_exited(call.n, 0, -(error.errno or errno.EAGAIN), lib.MT_LOST_UNMADE)
                     continue
                 if pid == 0:
                     return int(call.n)
@@ -71,13 +74,6 @@ class Zygote:
         check(lib.mt_worker_become(self._link, 1 + index), "opening the worker's link")
         return self._link
 
-    def _cannot_fork(self, index: int, error: OSError) -> None:
-        """The engine tries again later; the other workers go on."""
-        if not self._has_complained:
-            self._has_complained = True
-            print(f"mpitask: a worker process cannot be started now ({error}); it is tried again", file=sys.stderr)
-        check(lib.mt_worker_exited(self._link, index, 0, -(error.errno or 1)), "reporting a worker that is not there")
-
     def _reap(self) -> None:
         while True:
             try:
@@ -88,7 +84,16 @@ class Zygote:
                 return
             index = self._workers.pop(pid, None)
             if index is not None:
-                check(lib.mt_worker_exited(self._link, index, pid, status), "reporting a worker's end")
+                self._tell_exited(index, pid, status, self._cause(status))
+
+    def _tell_exited(self, index: int, pid: int, status: int, what: int) -> None:
+        check(lib.mt_worker_exited(self._link, index, pid, status, what), "reporting a worker's end")
+
+    def _cause(self, status: int) -> int:
+        if not (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL):
+            return int(lib.MT_LOST_WORKER)
+        before, self._kills_by_kernel = self._kills_by_kernel, _kills_for_memory()
+        return int(lib.MT_LOST_MEMORY if self._kills_by_kernel > before else lib.MT_LOST_WORKER)
 
     def _kill(self, index: int | None = None) -> None:
         for pid, of in self._workers.items():
@@ -103,39 +108,42 @@ class Zygote:
             self._reap()
             if self._workers:
                 time.sleep(0.002)
-        self._sweep()
-
-    def _sweep(self) -> None:
-        """Ends what tasks have left behind: it would hold the job's output open, and so keep a launcher waiting."""
-        for number, limit_s in ((signal.SIGTERM, _SWEEP_S), (signal.SIGKILL, _SWEEP_S)):
-            deadline = time.monotonic() + limit_s
-            sent: set[int] = set()
-            while time.monotonic() < deadline:
-                self._reap()
-                left = _descendants(os.getpid())
-                if not left:
-                    return
-                for pid in left:
-                    if pid not in sent:
-                        sent.add(pid)
-                        with contextlib.suppress(OSError):
-                            os.kill(pid, number)
-                time.sleep(0.005)
+        _sweep()
 
 
-def _descendants(pid: int) -> list[int]:
-    """Processes below this one, as far as /proc tells."""
-    found: list[int] = []
-    to_do = [pid]
-    while to_do:
-        parent = to_do.pop()
-        try:
-            words = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-        except OSError:
-            continue
-        found += map(int, words)
-        to_do += map(int, words)
-    return found
+def _kills_for_memory() -> int:
+    """How many processes the kernel has killed for lack of memory, on this machine."""
+    try:
+        lines = Path("/proc/vmstat").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
+
+
+def _children() -> list[int]:
+    try:
+        return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def _sweep() -> None:
+    """Ends what tasks have started and left running: else whoever waits for its output would wait for ever.
+
+    It has become the zygote's children, however it has detached itself; what those have started, when they end.
+    """
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        deadline = time.monotonic() + _SWEEP_S
+        told: set[int] = set()
+        while (left := _children()) and time.monotonic() < deadline:
+            for pid in set(left) - told:
+                with contextlib.suppress(OSError):
+                    os.kill(pid, number)
+            told.update(left)
+            with contextlib.suppress(ChildProcessError):
+                while os.waitpid(-1, os.WNOHANG)[0] != 0:
+                    pass
+            time.sleep(0.002)
 
 
 def _write_whole_lines() -> None:
@@ -175,13 +183,14 @@ def main(parent_pid: int, ring_bytes: int, options: dict[str, Any]) -> None:
     signal.signal(signal.SIGCHLD, lambda *_: None)  # only to end a sleep
     if lib.mt_die_with_parent(parent_pid, signal.SIGKILL) != lib.MT_OK:
         os._exit(1)
-    check(lib.mt_adopt_orphans(), "becoming the parent of what tasks leave behind")
+    check(lib.mt_adopt_orphans(), "looking after what tasks leave behind")
     environment.scrub_launcher()
+    if key := os.environ.pop(AUTHKEY_VARIABLE, ""):
+        multiprocessing.process.current_process().authkey = bytes.fromhex(key)
     _write_whole_lines()
     compat = importlib.import_module(os.environ[COMPAT_VARIABLE]) if COMPAT_VARIABLE in os.environ else None
     if compat is not None:
         compat.install()
-    surroundings.follow()
     zygote = Zygote(ring_bytes)
     pid = os.getpid()
     gc.collect()
@@ -192,4 +201,6 @@ def main(parent_pid: int, ring_bytes: int, options: dict[str, Any]) -> None:
     _prepare_worker(pid)
     if compat is not None:
         compat.in_worker(index)
+    surroundings.follow()
+    tidy.watch()
     ProcessWorker(zygote.become(index), options).run()

@@ -352,13 +352,15 @@ def test_what_is_not_redirected_goes_where_the_script_writes(launcher: Launcher)
 def test_the_launcher_is_not_seen(tmp_path: Path) -> None:
     @bash_app
     def environment(out: str) -> str:
-        os.environ.update(PMI_RANK="1", OMPI_COMM_WORLD_RANK="1", PMIX_RANK="1", HYDRA_X="1", KEPT="yes")
+        os.environ.update(
+            PMI_RANK="1", OMPI_COMM_WORLD_RANK="1", PMIX_RANK="1", HYDI_CONTROL_FD="1", HYDRA_IFACE="lo", KEPT="yes"
+        )
         return f"env > {out}"
 
     assert environment(str(tmp_path / "env")).result(timeout=60) == 0
     names = {line.partition("=")[0] for line in (tmp_path / "env").read_text().splitlines()}
-    assert {"KEPT", "PATH"} <= names
-    assert not [name for name in names if name.startswith(("PMI", "OMPI", "HYDRA"))]
+    assert {"KEPT", "PATH", "HYDRA_IFACE"} <= names
+    assert not [name for name in names if name.startswith(("PMI", "OMPI", "HYDI"))]
 
 
 def test_a_process_group_of_its_own_and_no_input(tmp_path: Path) -> None:

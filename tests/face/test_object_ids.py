@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 import pytest
 
@@ -20,6 +21,7 @@ def take(n: int) -> list[int]:
 
 @python_app
 def take_in_a_worker(n: int) -> tuple[int, list[int]]:
+    time.sleep(0.02)  # so that the next one goes to another worker
     return os.getpid(), take(n)
 
 
@@ -44,9 +46,10 @@ def test_no_two_engines_of_a_rank_give_the_same_number() -> None:
         mine, theirs, pids = [], [], set()
         while len(pids) < 2:
             mine += take(3)
-            pid, numbers = take_in_a_worker(3).result(timeout=LIMIT_S)
-            pids.add(pid)
-            theirs += numbers
+            for future in [take_in_a_worker(3) for _ in range(4)]:
+                pid, numbers = future.result(timeout=LIMIT_S)
+                pids.add(pid)
+                theirs += numbers
         both = mine + theirs
         assert len(both) == len(set(both))
         assert {number >> lib.MT_ID_COUNT_BITS for number in both} == {1}

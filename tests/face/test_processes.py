@@ -112,7 +112,7 @@ def kill_zygote() -> None:
 def test_losses_of_the_zygote_are_forgiven_after_good_work() -> None:
     with mpitask.load(workers=1):
         for _ in range(5):
-            with pytest.raises(WorkerLost, match="the process that starts the workers") as caught:
+            with pytest.raises(WorkerLost, match="the process that forks this rank's workers") as caught:
                 python_app(kill_zygote)().result(timeout=60)
             assert caught.value.what == "zygote"
             assert python_app(abs)(-3).result(timeout=60) == 3
