@@ -2,7 +2,7 @@
 
 The bytes of a class are kept as long as what it refers to stays the same (`watch`), and go along with each value under
 a token. Who has seen the token leaves them. A class that was changed has other bytes and another token; unpickled,
-they bring the class that is there already up to date.
+they bring the class that is there already to that state, and those of a call that was made before to the one before.
 
 Thread rule: any thread.
 """
@@ -50,9 +50,24 @@ def reduce_class(cls: type, dumps: Callable[[Any], bytes]) -> Any:
     return reduced
 
 
+class _Latest:
+    """Which state of a class is in place in this process: calls need not come in the order in which they were made."""
+
+    __slots__ = ("_ref", "token")
+
+    def __init__(self, cls: type, token: bytes) -> None:
+        number = id(cls)
+        self._ref = weakref.ref(cls, lambda _: _latest.pop(number, None))
+        self.token = token
+
+
+_latest: dict[int, _Latest] = {}  # by id()
+
+
 def load_class(token: bytes, data: bytes) -> Any:
-    """The class."""
+    """The class, as it was when the token was made."""
     cls = _had.get(token)
-    if cls is None:
+    if cls is None or _latest[id(cls)].token != token:
         cls = _had[token] = pickle.loads(data)
+        _latest[id(cls)] = _Latest(cls, token)
     return cls

@@ -55,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         target.enter()
         config = config_of(given)
         job = mpi.Job.join(options.fanout) if launched > 0 else None
+        share = None
         if options.virtual_slots is not None and config.workers == "auto":
             workers = 0
         elif job is None:

@@ -33,6 +33,7 @@ from mpitask.errors import (
 from mpitask.files import File
 from mpitask.native import check, ffi, lib
 from mpitask.private import PrivatePath, make_directories, opener
+from mpitask.worker import tidy
 from mpitask.worker.runner import ProcessWorker
 
 STREAMS = ("stdout", "stderr")
@@ -117,11 +118,11 @@ def call_within(walltime_s: float | None, name: str, fn: Callable[[], Any]) -> A
     deadline_s = min(walltime_s + _KILL_GRACE_S, _LONGEST_S)
     check(lib.mt_deadline_set(int(deadline_s * 1e9), timer), "setting a walltime")
     outer_s = signal.getitimer(signal.ITIMER_REAL)[0]
-    signal.signal(signal.SIGALRM, expired)
+    tidy.set_handler(signal.SIGALRM, expired)
     try:
         # It rings once: an exception that comes on the way out leaves nothing behind that could ring in the next task.
         limit_s = min(max(walltime_s, 1e-6), _LONGEST_S)
-        signal.setitimer(signal.ITIMER_REAL, limit_s if outer_s == 0 else min(limit_s, outer_s))
+        tidy.set_timer(signal.ITIMER_REAL, limit_s if outer_s == 0 else min(limit_s, outer_s))
         try:
             value = fn()
             settle = ProcessWorker.current.settle if ProcessWorker.current is not None else None
@@ -132,11 +133,11 @@ def call_within(walltime_s: float | None, name: str, fn: Callable[[], Any]) -> A
             over = True
     finally:
         lib.mt_deadline_cancel(timer[0])
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        tidy.set_timer(signal.ITIMER_REAL, 0)
+        tidy.set_handler(signal.SIGALRM, before)
         left_s = outer_s - (time.monotonic() - began_s)
         if left_s > 0:
-            signal.setitimer(signal.ITIMER_REAL, left_s)
+            tidy.set_timer(signal.ITIMER_REAL, left_s)
 
 
 def _call_within_thread(walltime_s: float, text: str, fn: Callable[[], Any]) -> Any:

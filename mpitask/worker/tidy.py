@@ -24,6 +24,9 @@ from mpitask import surroundings
 touched: set[str] = set()
 """Kinds of things that may have been changed since the last `put_back`."""
 
+set_handler, set_timer = signal.signal, signal.setitimer
+"""The plain ones, for what mpitask sets around a task and takes back itself."""
+
 _signals: dict[int, Any] = {}
 """Handlers as they were before the first change."""
 _locale = ""
@@ -41,16 +44,15 @@ def watch() -> None:
     _note(locale, "setlocale", "locale")
     _note(signal, "setitimer", "timers")
     _note(signal, "alarm", "timers")
-    plain = signal.signal
+    signal.signal = _set_noted_handler  # type: ignore[assignment]
 
-    @functools.wraps(plain)
-    def set_handler(number: Any, handler: Any, /) -> Any:
-        before = plain(number, handler)
-        _signals.setdefault(int(number), before)
-        touched.add("signals")
-        return before
 
-    signal.signal = set_handler  # type: ignore[assignment]
+@functools.wraps(set_handler)
+def _set_noted_handler(number: Any, handler: Any, /) -> Any:
+    before = set_handler(number, handler)
+    _signals.setdefault(int(number), before)
+    touched.add("signals")
+    return before
 
 
 def _note(module: Any, name: str, kind: str) -> None:

@@ -47,3 +47,32 @@ print("ok")
         options=["--workers", "2"],
     )
     assert (result.rc, result.out) == (0, "ok\n"), result.err
+
+
+def test_calls_made_before_a_class_was_changed_see_it_as_it_was(launcher: Launcher) -> None:
+    """Also where a later call has run before them in the same worker."""
+    result = launcher.run(
+        """
+import os, time
+from mpitask import python_app
+class C:
+    k = 1
+@python_app
+def gate():
+    while not os.path.exists("gate"): time.sleep(0.01)
+@python_app
+def read(c): return c.k, time.monotonic()
+assert read(C()).result(60)[0] == 1  # the worker has this state of it
+held = gate()
+old = read(C(), priority=0)
+C.k = 2
+new = read(C(), priority=10)
+open("gate", "w").close()
+(old_k, old_at), (new_k, new_at) = old.result(60), new.result(60)
+os.remove("gate")
+assert new_at < old_at, "the test wants the later one to run first"
+print(old_k, new_k)
+""",
+        options=["--workers", "1"],
+    )
+    assert (result.rc, result.out) == (0, "1 2\n"), result.err

@@ -275,6 +275,7 @@ int main(int argc, char **argv) {
         stress_round(round);
         memset(&room, 0, sizeof room);
         memset(readers, 0, sizeof readers);
+        mti_ours_init(&room.driver.ours);
         room.salt = stress_mix(stress.seed ^ round);
         room.alloc = mt_alloc_test_new(0);
         DEMAND(room.alloc != NULL, "no memory");
@@ -301,6 +302,7 @@ int main(int argc, char **argv) {
         uint64_t live = mt_alloc_test_live(room.alloc);
         DEMAND(live == 0, "%llu pieces of memory are lost", ull(live));
         mt_alloc_test_destroy(room.alloc);
+        mti_ours_clean_up(&room.driver.ours);
     }
     (void)printf("task: seed %llu: %llu tasks (%llu failed, %llu cancelled, %llu reaped); %llu values "
                  "compared, %llu waits, %llu sleeps, %llu notified\n",

@@ -29,7 +29,7 @@ static struct {
     mt_alloc *alloc;
     mt_graph *graph; /* the engine's */
     mt_inbox *inbox;
-    mt_driver driver; /* zeroes: all that waiting needs */
+    mt_driver driver; /* zeroes, and whose it is: all that waiting needs */
     uint64_t salt;
     mt_reaper reaper;
     _Alignas(64) mt_bell bell;
