@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         NoEngineError,
         SerializationError,
         TaskError,
+        TaskExit,
         WorkerLost,
     )
     from mpitask.executor import Executor
@@ -87,6 +88,7 @@ _HOMES = {
     "NoEngineError": "mpitask.errors",
     "SerializationError": "mpitask.errors",
     "TaskError": "mpitask.errors",
+    "TaskExit": "mpitask.errors",
     "WorkerLost": "mpitask.errors",
 }
 
@@ -117,6 +119,7 @@ __all__ = [
     "SerializationError",
     "Shared",
     "TaskError",
+    "TaskExit",
     "WorkerLost",
     "__version__",
     "bash_app",

@@ -40,7 +40,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 from mpitask.definitions import reduce_class
-from mpitask.errors import SerializationError, TaskError
+from mpitask.errors import SerializationError, TaskError, as_failure
 from mpitask.pickling import ByValuePickler
 
 NONE, MARSHAL, PICKLE, BUFFERS, LOST, FLAT, PARTS = 0, 1, 2, 3, 4, 5, 6
@@ -474,12 +474,15 @@ class RemoteTraceback(Exception):  # noqa: N818 - shown as the cause of a task's
 def encode_exception(error: BaseException, skip_frames: int = 1) -> bytes:
     """An exception with its traceback as text; where pickling fails, a TaskError that quotes it.
 
+    One that would end a program becomes a TaskExit.
+
     It stays as it is: another thread may be raising it.
     """
     frames = error.__traceback__
     for _ in range(skip_frames):
         frames = frames.tb_next if frames is not None else None
     text = "".join(traceback.format_exception(type(error), error, frames))
+    error = as_failure(error)
     try:
         data = b"".join(bytes(part) for part in encode_parts((error, text)))
         pickle.loads(data)
@@ -507,7 +510,7 @@ def decode_exception(data: Bytes) -> BaseException:
     """The exception, with the remote traceback as its cause."""
     try:
         error, text = pickle.loads(data)
-    except Exception as failure:  # noqa: BLE001
+    except (Exception, SystemExit) as failure:  # noqa: BLE001
         return TaskError(
             f"the task failed, and its exception cannot be unpickled here: {type(failure).__name__}: {failure}"
         )

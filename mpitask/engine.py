@@ -6,13 +6,14 @@ their handles stay good after it has ended.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -30,6 +31,9 @@ _log = logging.getLogger("mpitask")
 
 _NOTIFIED_AT_A_TIME = 256
 _CLOSE_SLACK_S = 0.5  # beyond the engine thread's own limit
+_CALLBACKS_S = 1.0  # those of dropped tasks may take
+_LONGEST_PAUSE_S = 0.5
+_PATIENCE_S = 5.0  # then the end of a script says what it waits for, if that may never end
 _LOOK_NS = 5_000_000  # how often a task that waits for all others looks
 
 
@@ -38,6 +42,13 @@ class Bound(Protocol):
 
     def forget_engine(self) -> None:
         """They are not right any more."""
+
+
+class Feed(Protocol):
+    """Something that submits tasks by itself, perhaps without an end; its `repr` is for messages."""
+
+    def nobody_reads_on(self) -> None:
+        """The thread that calls this waits for the end of everything: stops if only that thread could go on with it."""
 
 
 class Engine(Submission):
@@ -69,6 +80,9 @@ class Engine(Submission):
         self._bound: weakref.WeakSet[Bound] = weakref.WeakSet()
         self._pid = os.getpid()
         self._watched: dict[int, Future[Any]] = {}
+        self._called = threading.Condition(self._lock)  # callbacks have been called
+        self._feeds: set[Feed] = set()
+        self._calling = 0  # futures whose callbacks the notifier calls now
         self._notifier: threading.Thread | None = None
         self._inline_threads: list[threading.Thread] = []
         self._inline_workers = inline_workers
@@ -250,6 +264,47 @@ class Engine(Submission):
         for runner in list(self._runners.values()):
             runner.poke()
 
+    def begin_feed(self, feed: Feed) -> None:
+        """From now on until `end_feed`, tasks come from there."""
+        self._feeds.add(feed)
+
+    def end_feed(self, feed: Feed) -> None:
+        """No more come."""
+        self._feeds.discard(feed)
+
+    def finish(self) -> None:
+        """Waits until nothing is left to do: all tasks have ended, and their callbacks, which may submit more."""
+        if self._pid != os.getpid():
+            return  # a forked child has no tasks
+        began_s, has_spoken = time.monotonic(), False
+        while True:
+            while feeds := list(self._feeds):
+                for feed in feeds:
+                    feed.nobody_reads_on()
+                with contextlib.suppress(TimeoutError):
+                    self.wait(_LONGEST_PAUSE_S)
+                    break
+                if not has_spoken and time.monotonic() - began_s > _PATIENCE_S:
+                    has_spoken = True
+                    _log.warning("waiting for: %s", "; ".join(map(repr, feeds)))
+            self.wait()
+            if threading.current_thread() is self._notifier:
+                return  # a callback that waits for all callbacks
+            with self._lock:
+                while (self._watched or self._calling) and not self._closed:
+                    self._called.wait(_LONGEST_PAUSE_S)
+            if not self.unfinished:
+                return
+
+    def wait_for_callbacks(self, futures: Iterable[Future[Any]]) -> None:
+        """Waits until the callbacks of futures that are final have been called."""
+        if threading.current_thread() is self._notifier or self._pid != os.getpid():
+            return
+        for future in futures:
+            with self._lock:
+                while future._owes_callbacks and not self._closed:
+                    self._called.wait(_LONGEST_PAUSE_S)
+
     def cancel_all(self) -> None:
         """Cancels every task that has not been sent to a worker."""
         lib.mt_driver_cancel_all(self._driver)
@@ -315,7 +370,14 @@ class Engine(Submission):
                 futures = list(self._watched.values())
                 self._watched.clear()
                 return futures
-            return [future for handle in handles if (future := self._watched.pop(handle, None)) is not None]
+            found = [future for handle in handles if (future := self._watched.pop(handle, None)) is not None]
+            self._calling = len(found)
+            return found
+
+    def _have_called(self) -> None:
+        with self._lock:
+            self._calling = 0
+            self._called.notify_all()
 
     # -- ending --
 
@@ -331,7 +393,7 @@ class Engine(Submission):
         if self._pid != os.getpid():
             return True  # a forked child has no engine
         if not drop and not self._closed:
-            self.wait()
+            self.finish()
         with self._lock:
             first, self._closed = not self._closed, True
         self._call_closers(self._closers if first else ())
@@ -345,7 +407,7 @@ class Engine(Submission):
         for thread in self._inline_threads:
             thread.join(timeout=1)
         if self._notifier is not None and self._notifier is not threading.current_thread():
-            self._notifier.join(timeout=1)
+            self._notifier.join(timeout=_CALLBACKS_S if drop else None)
         for future in self._take_watched(None):
             future._became_final()
         running.ended(self)
@@ -373,7 +435,7 @@ class Engine(Submission):
             if kind is None and mode == "cleanup":
                 self.cancel_all()
             if kind is None:
-                self.wait()
+                self.finish()
                 if self.loads == 0:
                     self._end_block()
             return
@@ -406,6 +468,7 @@ def _notify(ref: weakref.ref[Engine], driver: Any) -> None:
         if got > 0:
             for future in engine._take_watched(ffi.unpack(handles, got)):
                 future._became_final()
+            engine._have_called()
             if engine._runners:
                 engine.poke()
         future = engine = None  # type: ignore[assignment]

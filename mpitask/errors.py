@@ -1,13 +1,14 @@
 """Every exception that mpitask raises itself.
 
 MpitaskError
-├── ConfigurationError        an option or the way of starting is wrong; says what is right
-├── NoEngineError             nothing is loaded: call mpitask.load() first
-├── EngineClosedError         the engine has ended
+├── ConfigurationError        an option or the way of starting is wrong; says what is right (a ValueError)
+├── NoEngineError             nothing is loaded: call mpitask.load() first (a RuntimeError)
+├── EngineClosedError         the engine has ended (a RuntimeError)
 ├── TaskError                 a task did not give a result
+│   ├── TaskExit              its function raised SystemExit, or another exception that would end a program
 │   ├── DependencyError       it was not run, because a task that it needs failed
 │   ├── JoinError             a join_app returned futures, and one of those failed
-│   ├── WorkerLost            the process that ran it died
+│   ├── WorkerLost            the process that ran it died (a BrokenExecutor)
 │   └── AppError              an app broke a rule of its kind, or a limit
 │       ├── AppTimeout        it ran longer than its walltime
 │       ├── BashExitFailure   its command ended with a status other than 0
@@ -15,7 +16,7 @@ MpitaskError
 │       ├── BashAppNoReturn   a bash_app's function raised AttributeError instead of returning a command
 │       ├── MissingOutputs    its command made not all of its outputs
 │       └── BadStdStreamFile  a file for its standard output or error cannot be opened
-├── SerializationError        something cannot be pickled or unpickled; says what
+├── SerializationError        something cannot be pickled or unpickled; says what (a PicklingError)
 ├── BadCheckpoint             a checkpoint is missing or damaged (mpitask.memo)
 ├── StagingError              a file cannot be brought where it is needed (mpitask.staging)
 └── InternalError             a bug in mpitask
@@ -27,8 +28,11 @@ A task that raises an exception of its own fails with that exception, not with o
 from __future__ import annotations
 
 import difflib
+import pickle
 import signal
+import sys
 from collections.abc import Iterable, Sequence
+from concurrent.futures import BrokenExecutor
 
 
 def shown(value: object) -> str:
@@ -43,11 +47,11 @@ class MpitaskError(Exception):
     """The root of all exceptions that mpitask raises itself."""
 
 
-class ConfigurationError(MpitaskError):
+class ConfigurationError(MpitaskError, ValueError):
     """An option or the way of starting is wrong."""
 
 
-class NoEngineError(MpitaskError):
+class NoEngineError(MpitaskError, RuntimeError):
     """An app was called, or a task waited for, where this process has no engine: none is loaded, or it was forked."""
 
 
@@ -58,11 +62,11 @@ FORKED = (
 """Of a NoEngineError."""
 
 
-class EngineClosedError(MpitaskError):
+class EngineClosedError(MpitaskError, RuntimeError):
     """The engine has ended and takes no more tasks."""
 
 
-class SerializationError(MpitaskError):
+class SerializationError(MpitaskError, pickle.PicklingError):
     """An argument, a function or a result cannot be pickled, or cannot be unpickled where it is needed."""
 
 
@@ -72,6 +76,46 @@ class InternalError(MpitaskError):
 
 class TaskError(MpitaskError):
     """A task did not give a result."""
+
+
+class TaskExit(TaskError):  # noqa: N818 - what has happened, as in SystemExit
+    """The function of a task called `sys.exit()`, or raised another exception that is no `Exception`.
+
+    In the script such an exception would end the program, or be taken for Ctrl-C or a generator's end; it is only the
+    end of that task.
+
+    Attributes:
+        kind: name of the exception's type.
+        code: of a SystemExit, what was given to `sys.exit()`; else None.
+        text: the exception in words.
+    """
+
+    def __init__(self, kind: str, code: object, text: str) -> None:
+        super().__init__(kind, code, text)
+        self.kind = kind
+        self.code = code
+        self.text = text
+
+    def __str__(self) -> str:
+        if self.kind == "SystemExit":
+            return f"the function called sys.exit({'' if self.code is None else repr(self.code)})"
+        return f"the function raised {self.kind}{': ' if self.text else ''}{self.text}"
+
+
+def as_failure(error: BaseException) -> Exception:
+    """What a task ends with whose function raised `error`: no future raises what could end the script."""
+    if isinstance(error, Exception):
+        return error
+    code = error.code if isinstance(error, SystemExit) else None
+    if not isinstance(code, int | str | None):
+        code = repr(code)
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - a method of the user's
+        text = ""
+    failure = TaskExit(type(error).__qualname__, code, text)
+    failure.__cause__ = error.__cause__
+    return failure
 
 
 class DependencyError(TaskError):
@@ -214,7 +258,7 @@ _LOST = {
 }
 
 
-class WorkerLost(TaskError):  # noqa: N818 - the field's name for it
+class WorkerLost(TaskError, BrokenExecutor):  # noqa: N818 - the field's name for it
     """The process that ran a task died in the middle of it.
 
     Attributes:
@@ -264,6 +308,32 @@ class WorkerLost(TaskError):  # noqa: N818 - the field's name for it
     def __str__(self) -> str:
         process = f", process {self.pid}" if self.pid else ""
         return f"task {self.task} was lost: {self._how()} (host {self.host}{process})"
+
+
+_with_broken_pool: type[WorkerLost] | None = None
+
+
+def worker_lost(task: int, host: str, pid: int, wait_status: int, what: str) -> WorkerLost:
+    """A `WorkerLost` that is also a `BrokenProcessPool`, if the program has loaded that class and so may expect it.
+
+    To load it for this alone would cost every process as much as all of mpitask.
+    """
+    global _with_broken_pool
+    pools = sys.modules.get("concurrent.futures.process")
+    if pools is None:
+        return WorkerLost(task, host, pid, wait_status, what)
+    if _with_broken_pool is None:
+        bases = (WorkerLost, pools.BrokenProcessPool)
+        _with_broken_pool = type(
+            "WorkerLost",
+            bases,
+            {
+                "__doc__": WorkerLost.__doc__,
+                "__module__": __name__,
+                "__reduce__": lambda self: (worker_lost, self.args),
+            },
+        )
+    return _with_broken_pool(task, host, pid, wait_status, what)
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

@@ -20,7 +20,13 @@ from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from mpitask import codec
-from mpitask.errors import DependencyError, EngineClosedError, SerializationError, WorkerLost
+from mpitask.errors import (
+    DependencyError,
+    EngineClosedError,
+    SerializationError,
+    WorkerLost,
+    worker_lost,
+)
 from mpitask.native import check, ffi, lib
 
 if TYPE_CHECKING:
@@ -48,7 +54,7 @@ _LOST_WHAT = {
     lib.MT_LOST_MEMORY: "memory",
 }
 _MARSHAL = codec.MARSHAL
-_OK = lib.MT_OUTCOME_OK
+_OK, _ERROR = lib.MT_OUTCOME_OK, lib.MT_OUTCOME_ERROR
 _materialise_lock = threading.Lock()
 _lift_lock = threading.RLock()  # an item of an item
 _value_of, _release_handle = lib.mt_driver_value, lib.mt_driver_release
@@ -121,7 +127,7 @@ class Future(concurrent.futures.Future[T]):
     def _decode(self, kind: int, data: Any) -> Any:
         try:
             return codec.decode(kind, data)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # of a method of the user's
             raise SerializationError(
                 f"the result of task {self.tid} cannot be unpickled here: {type(error).__name__}: {error}; "
                 f"{codec.describe(kind, data)}"
@@ -136,8 +142,8 @@ class Future(concurrent.futures.Future[T]):
         if raw and raw.outcome == _OK:
             return None
         error = self._error(raw)
-        if isinstance(error, concurrent.futures.CancelledError):
-            raise error
+        if isinstance(error, concurrent.futures.CancelledError) and not (raw and raw.outcome == _ERROR):
+            raise error  # the task was cancelled; one whose function raised it has failed with it
         return error
 
     def _wait(self, timeout: float | None) -> None:
@@ -187,8 +193,15 @@ class Future(concurrent.futures.Future[T]):
         return bool(lib.mt_driver_state(self._handle) == lib.MT_CANCELLED)
 
     def cancel(self) -> bool:
-        """Cancels the task unless a worker has it or it has ended; tasks that need it fail. Whether it is cancelled."""
-        return bool(lib.mt_driver_cancel(self._engine._driver, self._handle)) or self.cancelled()
+        """Cancels the task unless a worker has it or it has ended; tasks that need it fail. Whether it is cancelled.
+
+        Its own callbacks have been called when this returns.
+        """
+        if lib.mt_driver_cancel(self._engine._driver, self._handle):
+            if "_condition" in self.__dict__:
+                self._became_final()
+            return True
+        return self.cancelled()
 
     def task_status(self) -> str:
         """waiting, ready, assigned, done, failed, dependency_failed or cancelled."""
@@ -223,7 +236,10 @@ class Future(concurrent.futures.Future[T]):
     def _call(self, fn: Callable[[concurrent.futures.Future[T]], object]) -> None:
         try:
             fn(self)
-        except Exception:  # noqa: BLE001 - logged; the next callback must be called too
+        except BaseException as error:
+            if not isinstance(error, Exception) and threading.current_thread() is threading.main_thread():
+                raise  # Ctrl-C, or what the script does by itself
+            # The next callback must be called, too.
             _log.exception("a done-callback of %r raised", self)
 
     def __getattr__(self, name: str) -> Any:
@@ -288,6 +304,11 @@ class Future(concurrent.futures.Future[T]):
             callbacks, self._done_callbacks = self._done_callbacks, []
         for fn in callbacks:
             self._call(fn)
+        self.__dict__["_have_called"] = True
+
+    @property
+    def _owes_callbacks(self) -> bool:
+        return "_condition" in self.__dict__ and "_have_called" not in self.__dict__
 
     def set_result(self, result: T) -> None:  # noqa: ARG002
         """Raises TypeError: a task's value comes from its worker."""
@@ -436,4 +457,4 @@ def _decode_lost(tid: int, data: bytes) -> WorkerLost:
     lost = ffi.new("mt_lost *")
     size = ffi.sizeof("mt_lost")
     ffi.memmove(lost, data, size)
-    return WorkerLost(tid, data[size:].decode(errors="replace"), lost.pid, lost.wait_status, _LOST_WHAT[lost.what])
+    return worker_lost(tid, data[size:].decode(errors="replace"), lost.pid, lost.wait_status, _LOST_WHAT[lost.what])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import sys
 import weakref
 from typing import TYPE_CHECKING, TypeVar
 
@@ -91,13 +92,29 @@ def ended(engine: Engine) -> None:
 
 
 def _close_at_exit() -> None:
+    """The program has ended with engines that nobody has closed: finishes their tasks, as the standard pools do.
+
+    After the threads of the program, which may submit up to their end, and before what was registered earlier.
+    """
+    drop = _was_interrupted()
     for engine in list(engines):
+        if not (drop or engine.is_job or engine.config.exit_mode == "cleanup"):
+            try:
+                engine.close()
+                continue
+            except KeyboardInterrupt:
+                drop = True
+            except Exception:  # noqa: BLE001 - the other engines must end, too
+                _log.exception("the tasks that the program left could not be finished")
         if engine.unfinished and not engine.is_job:
-            _log.warning(
-                "%d tasks were dropped because the program ended; `with mpitask.load():` waits for them",
-                engine.unfinished,
-            )
+            _log.warning("%d tasks were dropped because the program ended", engine.unfinished)
         engine.close(drop=True)
+
+
+def _was_interrupted() -> bool:
+    """Whether Ctrl-C has ended the program."""
+    kind = getattr(sys, "last_type", None)
+    return isinstance(kind, type) and issubclass(kind, KeyboardInterrupt)
 
 
 def _after_fork() -> None:

@@ -94,7 +94,7 @@ class CallChunk:
             try:
                 for item in rest:  # not extend(map()), for which a StopIteration of the function is the end
                     add(fn(item))
-            except Exception as error:  # noqa: BLE001 - it is the item's result
+            except BaseException as error:  # noqa: BLE001 - it is the item's result
                 failures.append((len(values), codec.encode_exception(error)))
                 add(None)
             else:

@@ -34,7 +34,8 @@ class MapFuture(Generic[T]):
     `futures[i]`, `result()`, `cancel()`, `reduce()`.
 
     Results are kept as long as this object, but for those of an iterable without a length (a generator): once its
-    iteration has begun, it is read only a little ahead of that, and what has been passed is given up.
+    iteration has begun, it is read only a little ahead of that, and what has been passed is given up. Leaving that
+    iteration by `break` cancels the map, and so does the end of the script in the middle of it.
     """
 
     def __init__(self, engine: Engine, work: Work, *, ordered: bool) -> None:
@@ -52,12 +53,15 @@ class MapFuture(Generic[T]):
         self._reduction: Callable[[T, T], T] | None = None
         self._is_endless = work.total is None
         self._passed: int | None = None  # pieces that the iteration has passed, once there is one
+        self._open: Promise[None] | None = None  # the engine is not through before the last piece is submitted
+        self._reader: threading.Thread | None = None  # who has taken results of an iterable without a length
         self._feeder: threading.Thread | None = None
         self._is_watched = False
         if work.total is None or work.total > _AT_ONCE or not self._feed_at_once():
             self._watch_all()
-            self._open: Promise[None] = engine.promise()  # the engine is not through before the last piece is submitted
-            self._feeder = threading.Thread(target=self._feed, name="mpitask-map", daemon=True)
+            self._open = engine.promise()
+            engine.begin_feed(self)
+            self._feeder = threading.Thread(target=self._feed, args=(self._open,), name="mpitask-map", daemon=True)
             self._feeder.start()
 
     # -- feeding --
@@ -95,7 +99,7 @@ class MapFuture(Generic[T]):
             begun.add_done_callback(self._piece_begun)
         task.add_done_callback(functools.partial(self._piece_ended, piece))
 
-    def _feed(self) -> None:
+    def _feed(self, is_open: Promise[None]) -> None:
         try:
             while True:
                 with self._state:
@@ -119,7 +123,9 @@ class MapFuture(Generic[T]):
             self._fed = True
             self._state.notify_all()
         self._engine.poke()
-        self._open.set_result(None)
+        self._engine.end_feed(self)
+        with contextlib.suppress(EngineClosedError):
+            is_open.set_result(None)
 
     def _must_wait(self) -> bool:
         ahead = self._work.ahead
@@ -138,7 +144,7 @@ class MapFuture(Generic[T]):
             self._running -= 1
             begun, piece.begun = piece.begun, None
             self._ended.append(piece)
-            if not future.cancelled() and future.exception() is None:
+            if future.task_status() == "done":
                 self._work.learn(piece, future)
             self._state.notify_all()
         if begun is not None and not begun.done():  # it was cancelled, or has failed
@@ -169,6 +175,18 @@ class MapFuture(Generic[T]):
             self._watch_all()
         with self._state:
             self._passed = self._passed or 0
+        try:
+            yield from self._pieces(deadline)
+        except GeneratorExit:  # left by `break`
+            if self._is_endless:
+                self.cancel()
+            raise
+        if self._failure is not None:
+            raise self._failure
+        if self._cancelled:
+            raise concurrent.futures.CancelledError("this map was cancelled")
+
+    def _pieces(self, deadline: float | None) -> Iterator[list[T]]:
         for i in itertools.count():
             with self._state:
                 arrived: Sequence[Piece] | deque[Piece] = self._tasks if self._ordered else self._ended
@@ -177,16 +195,14 @@ class MapFuture(Generic[T]):
                 if i >= len(arrived):
                     break
                 piece = arrived[i]
+            if self._is_endless:
+                self._reader = threading.current_thread()
             yield from piece.values(None if deadline is None else max(0.0, deadline - time.monotonic()))
             if self._is_endless:
                 with self._state:
                     piece.future = None
                     self._passed = i + 1
                     self._state.notify_all()
-        if self._failure is not None:
-            raise self._failure
-        if self._cancelled:
-            raise concurrent.futures.CancelledError("this map was cancelled")
 
     def _wait(self, deadline: float | None) -> None:
         left = None if deadline is None else deadline - time.monotonic()
@@ -243,7 +259,17 @@ class MapFuture(Generic[T]):
         for piece in tasks:
             if piece.future is not None:
                 piece.future.cancel()
+        if self._open is not None:
+            self._open.cancel()  # the iterable may never give another item
         return True
+
+    def nobody_reads_on(self) -> None:
+        """At the end of a script or a block: a map that waits for its reader, who waits here, is given up."""
+        with self._state:
+            reader = self._reader
+            must_wait = self._is_endless and not self._fed and reader is not None
+        if must_wait and (reader is threading.current_thread() or not (reader and reader.is_alive())):
+            self.cancel()
 
     @property
     def futures(self) -> _Futures:

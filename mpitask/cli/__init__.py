@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 from mpitask import allocation, mpi, running
 from mpitask.agent import serve
+from mpitask.cli import ending
 from mpitask.cli import target as target_module
 from mpitask.cli.options import config_of, parse
 from mpitask.cli.target import Target
@@ -41,6 +42,7 @@ def _complain(message: str) -> None:
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Runs the command line; ends the process with the script's exit code."""
+    signal.signal(signal.SIGINT, _on_early_interrupt)
     try:
         _open_standard_streams()
         options, target, given = parse(argv)
@@ -142,12 +144,20 @@ def _log_if_asked() -> None:
 
 
 class _Terminated(SystemExit):
-    """SIGTERM has come."""
+    """SIGTERM or SIGHUP has come."""
 
 
-def _on_term(*_: Any) -> NoReturn:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise _Terminated(128 + signal.SIGTERM)
+def _on_term(number: int, *_: Any) -> NoReturn:
+    for further in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(further, signal.SIG_IGN)
+    raise _Terminated(128 + number)
+
+
+def _on_early_interrupt(*_: Any) -> NoReturn:
+    """Ctrl-C before the script has begun: there is nothing to be ended in order."""
+    if mpi.launched_rank() == 0:
+        os.write(2, b"mpitask: interrupted\n")
+    os._exit(128 + signal.SIGINT)
 
 
 def _on_second_interrupt(*_: Any) -> NoReturn:
@@ -159,10 +169,16 @@ def _on_second_interrupt(*_: Any) -> NoReturn:
 def _run(engine: Engine, target: Target) -> int:
     """Runs the script as __main__ and, at its normal end, waits for all tasks. The exit code."""
     signal.signal(signal.SIGTERM, _on_term)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
+        signal.signal(signal.SIGHUP, _on_term)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        target.run()
-        engine.wait()
+        try:
+            target.run()
+        except SystemExit as error:
+            if not ending.is_good(error.code):
+                raise
+        ending.finish(engine)
     except SystemExit as error:
         return _code_of(error)
     except KeyboardInterrupt:
@@ -170,6 +186,8 @@ def _run(engine: Engine, target: Target) -> int:
         print("mpitask: interrupted; tasks that had not finished are dropped", file=sys.stderr)
         return 128 + signal.SIGINT
     except BaseException as error:  # noqa: BLE001 - as the interpreter does for a script
+        if isinstance(error, BrokenPipeError) and ending.readers_have_gone():
+            return ending.BROKEN_PIPE
         frames = error.__traceback__
         while frames is not None and frames.tb_frame.f_code.co_filename in (__file__, target_module.__file__):
             frames = frames.tb_next
@@ -185,14 +203,8 @@ def _code_of(error: SystemExit) -> int:
     return 1
 
 
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError, AttributeError):  # None where it was closed from the start
-            stream.flush()
-
-
 def _exit_now(code: int) -> NoReturn:
-    _flush()
+    ending.flush()
     os._exit(code)
 
 
@@ -209,9 +221,11 @@ def _leave(job: mpi.Job | None, code: int, *, clean: bool) -> NoReturn:
     if not clean:
         _complain("some processes did not end in time and are left to the kernel and the launcher")
         _exit_now(code or 1)
+    if not ending.flush() and code == 0:
+        code = ending.BROKEN_PIPE
     if job is not None:
-        _flush()
         mpi.leave()
+    ending.say_who_is_waited_for()
     sys.exit(code)
 
 
@@ -225,5 +239,5 @@ def _become_mpiexec(ranks: int, argv: list[str]) -> NoReturn:
         defaults |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
-    _flush()
+    ending.flush()
     os.execv(mpiexec, [mpiexec, "-n", str(ranks), sys.executable, "-m", "mpitask", *argv])

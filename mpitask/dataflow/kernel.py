@@ -29,7 +29,16 @@ from mpitask.dataflow.rundir import make_run_dir
 from mpitask.dataflow.states import States
 from mpitask.dataflow.threads import Threads
 from mpitask.engine import Engine
-from mpitask.errors import AppTimeout, DependencyError, EngineClosedError, JoinError, WorkerLost, shown
+from mpitask.errors import (
+    AppTimeout,
+    DependencyError,
+    EngineClosedError,
+    JoinError,
+    WorkerLost,
+    as_failure,
+    shown,
+    worker_lost,
+)
 from mpitask.futures import DataFuture, Future, Promise
 from mpitask.memo import BasicMemoizer, Memoizer
 
@@ -276,10 +285,8 @@ class Kernel(Preparation):
         """Calls `then(record)`; if it raises, the call ends with that."""
         try:
             then(record)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - also what would end a program is only the end of the call
             self._fail(record, error)
-            if not isinstance(error, Exception):
-                raise
 
     def _ready(self, record: TaskRecord, unusable: object = None) -> None:
         """All futures in the arguments have ended. `unusable`: what the memoizer has given for this call before."""
@@ -401,7 +408,8 @@ class Kernel(Preparation):
             self._in_pool(record, lambda r: self._examine(r, target))
 
     def _examine(self, record: TaskRecord, target: concurrent.futures.Future[Any]) -> None:
-        error = error_of(target)
+        raised = error_of(target)
+        error = None if raised is None else as_failure(raised)
         if error is None:
             value = target.result()
             self._note_result(record, value)
@@ -418,7 +426,7 @@ class Kernel(Preparation):
                     "its process was ended, because the function did not let Python interrupt it"
                 )
             else:
-                error = WorkerLost(record["id"], error.host, error.pid, error.wait_status, error.what)
+                error = worker_lost(record["id"], error.host, error.pid, error.wait_status, error.what)
         if (
             isinstance(target, Future)
             and target.task_status() == "dependency_failed"
@@ -468,8 +476,8 @@ class Kernel(Preparation):
                         future.refuse_own()
             finally:
                 joining.record = None
-        except Exception as error:  # noqa: BLE001 - whatever the function raises is the attempt's end
-            self._failed_attempt(record, error)
+        except BaseException as error:  # noqa: BLE001 - whatever the function raises is the attempt's end
+            self._failed_attempt(record, as_failure(error))
         else:
             self._join(record, value)
 
@@ -502,6 +510,7 @@ class Kernel(Preparation):
         return bool(record["status"] == "cancelled")
 
     def _fail(self, record: TaskRecord, error: BaseException, state: str = "failed") -> None:
+        error = as_failure(error)
         memoizer = self._memoizer
         if record["hashsum"] is not None and memoizer is not None:
             try:

@@ -10,6 +10,7 @@ import gc
 import os
 import pickle
 import signal
+import sys
 import threading
 import time
 import weakref
@@ -21,7 +22,7 @@ import numpy as np
 import pytest
 
 import mpitask
-from mpitask import DependencyError, Engine, SerializationError, WorkerLost, python_app
+from mpitask import DependencyError, Engine, SerializationError, WorkerLost, join_app, python_app
 
 
 @pytest.fixture(scope="module")
@@ -199,14 +200,84 @@ def test_exceptions_that_do_not_pickle_are_quoted() -> None:
             app().result(timeout=60)
 
 
-def test_system_exit_in_a_task_is_its_exception() -> None:
-    @python_app
-    def leave() -> None:
-        raise SystemExit(3)
+class OfTheUser(BaseException):
+    pass
 
-    with pytest.raises(SystemExit):
-        leave().result(timeout=60)
+
+@pytest.mark.parametrize(
+    ("error", "kind", "code"),
+    [
+        (SystemExit(0), "SystemExit", 0),
+        (SystemExit("in words"), "SystemExit", "in words"),
+        (KeyboardInterrupt(), "KeyboardInterrupt", None),
+        (GeneratorExit(), "GeneratorExit", None),
+        (asyncio.CancelledError(), "CancelledError", None),
+        (OfTheUser("mine"), "OfTheUser", None),
+        (BaseExceptionGroup("two", [KeyboardInterrupt(), ValueError()]), "BaseExceptionGroup", None),
+    ],
+)
+def test_what_would_end_a_program_is_the_end_of_the_task_only(error: BaseException, kind: str, code: object) -> None:
+    @python_app
+    def leave(x: object) -> None:
+        raise error
+
+    with pytest.raises(mpitask.TaskExit) as caught:
+        leave(1).result(timeout=60)
+    assert (caught.value.kind, caught.value.code) == (kind, code)
+    with pytest.raises(mpitask.TaskExit) as caught:
+        mpitask.map(leave, range(3)).result(timeout=60)
+    assert caught.value.__notes__ == ["(item 0 of the map)"]
+
+    @join_app
+    def leave_here() -> Any:
+        raise error
+
+    assert isinstance(leave_here().exception(timeout=60), mpitask.TaskExit)
     assert echo(1).result(timeout=60) == 1
+
+
+def test_a_result_that_exits_while_it_is_unpickled() -> None:
+    class Exits:
+        def __reduce__(self) -> Any:
+            return sys.exit, (0,)
+
+    @python_app
+    def give() -> Any:
+        return Exits()
+
+    with pytest.raises(mpitask.TaskExit):
+        give().result(timeout=60)
+
+
+def test_a_cancelled_error_that_the_function_raised_is_a_failure() -> None:
+    @python_app
+    def give_up() -> None:
+        raise concurrent.futures.CancelledError("mine")
+
+    future = give_up()
+    assert isinstance(future.exception(timeout=60), concurrent.futures.CancelledError)
+    assert not future.cancelled()
+
+
+def test_callbacks_of_a_cancelled_future_have_run_when_cancel_returns() -> None:
+    gate: concurrent.futures.Future[int] = concurrent.futures.Future()
+    called: list[Any] = []
+    future = echo(gate)
+    future.add_done_callback(called.append)
+    assert future.cancel()
+    assert called == [future]
+    gate.set_result(1)
+
+
+def test_callbacks_that_exit_end_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    gate: concurrent.futures.Future[int] = concurrent.futures.Future()
+    called = threading.Event()
+    future = echo(gate)
+    future.add_done_callback(lambda _: sys.exit(0))
+    future.add_done_callback(lambda _: called.set())
+    gate.set_result(1)
+    assert called.wait(60)
+    assert "a done-callback of" in caplog.text
 
 
 def test_dependency_errors_name_the_root_cause() -> None:

@@ -136,9 +136,16 @@ class Script:
 
     def wait_for_output(self, pattern: str, timeout_s: float = 60) -> re.Match[str]:
         """Waits until the standard output holds the pattern."""
+        return self._wait_for(self.out, pattern, timeout_s)
+
+    def wait_for_error(self, pattern: str, timeout_s: float = 60) -> re.Match[str]:
+        """The same with standard error."""
+        return self._wait_for(self.err, pattern, timeout_s)
+
+    def _wait_for(self, lines: list[str], pattern: str, timeout_s: float) -> re.Match[str]:
         deadline = time.monotonic() + timeout_s
         with self._news:
-            while not (match := re.search(pattern, "".join(self.out))):
+            while not (match := re.search(pattern, "".join(lines))):
                 left = deadline - time.monotonic()
                 if left <= 0 or (self.process.poll() is not None and not any(r.is_alive() for r in self._readers)):
                     pytest.fail(f"no output like {pattern!r} within {timeout_s} s; {self.so_far()}")
