@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import concurrent.futures
+import concurrent.futures.process
+import contextlib
+import copy
+import functools
+import itertools
+import multiprocessing
 import os
+import pickle
 import threading
 import time
 from collections.abc import Iterator
@@ -144,9 +151,157 @@ def test_inline() -> None:
         assert executor.submit(os.getpid).result() == os.getpid()
 
 
-def test_wrong_workers() -> None:
-    with pytest.raises(mpitask.ConfigurationError):
-        Executor(max_workers=0)
+@pytest.mark.parametrize("workers", [0, -1, "two"])
+def test_wrong_workers(workers: Any) -> None:
+    with pytest.raises(ValueError, match="max_workers must be greater than 0"):
+        Executor(max_workers=workers)
+
+
+def set_up(*values: int) -> None:
+    os.environ["MPITASK_TEST_SET_UP"] = repr(values)
+
+
+def look() -> str:
+    return os.environ.get("MPITASK_TEST_SET_UP", "")
+
+
+def count_and_set_up(path: Path) -> None:
+    with path.open("a") as file:
+        file.write("once\n")
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_initializer(shared: bool, tmp_path: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        if shared:
+            stack.enter_context(mpitask.load(workers=2))
+        context = multiprocessing.get_context("spawn")
+        executor = stack.enter_context(Executor(2, context, set_up, (1, 2)))
+        assert {f.result() for f in [executor.submit(look) for _ in range(20)]} == {"(1, 2)"}
+        assert executor.submit(functools.partial(look)).result() == "(1, 2)"
+        assert set(executor.map(lambda _: look(), range(6), chunksize=2)) == {"(1, 2)"}
+        path = tmp_path / "calls"
+        once = stack.enter_context(Executor(2, initializer=count_and_set_up, initargs=(path,)))
+        pids = set(once.map(lambda _: os.getpid(), range(50)))
+        assert len(path.read_text().splitlines()) == len(pids)
+
+
+def test_an_initializer_that_fails_breaks_the_executor() -> None:
+    def fail() -> None:
+        raise LookupError("what it needs is missing")
+
+    with Executor(1, initializer=fail) as executor:
+        futures = [executor.submit(square, i) for i in range(3)]
+        for future in futures:
+            with pytest.raises(concurrent.futures.BrokenExecutor, match="what it needs is missing"):
+                future.result(60)
+        deadline = time.monotonic() + 60
+        while not executor._broken and time.monotonic() < deadline:
+            time.sleep(0.01)
+        with pytest.raises(concurrent.futures.BrokenExecutor, match="what it needs is missing"):
+            executor.submit(square, 1)
+
+
+def test_wrong_options() -> None:
+    with pytest.raises(TypeError, match="initializer must be a callable"):
+        Executor(1, initializer=3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="max_tasks_per_child must be an integer"):
+        Executor(1, max_tasks_per_child=1.5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="max_tasks_per_child must be >= 1"):
+        Executor(1, max_tasks_per_child=0)
+
+
+@pytest.mark.parametrize("most", [1, 3])
+def test_workers_with_a_limited_life(most: int) -> None:
+    with Executor(2, max_tasks_per_child=most) as executor:
+        pids = [future.result(60) for future in [executor.submit(os.getpid) for _ in range(20)]]
+        assert max(map(pids.count, pids)) <= most
+
+
+def test_starmap(executor: Executor) -> None:
+    assert list(executor.starmap(pow, [(2, 3), [3, 2]])) == [8, 9]
+    assert list(executor.starmap(pow, iter([(2, i) for i in range(7)]), chunksize=3)) == [1, 2, 4, 8, 16, 32, 64]
+
+
+@pytest.mark.parametrize("chunksize", [1, 2])
+def test_map_with_a_buffer_reads_as_results_are_taken(executor: Executor, chunksize: int) -> None:
+    taken: list[int] = []
+
+    def items() -> Iterator[int]:
+        for i in itertools.count():
+            taken.append(i)
+            yield i
+
+    results = executor.map(square, items(), buffersize=4, chunksize=chunksize)
+    assert len(taken) == 4 * chunksize
+    assert [next(results) for _ in range(3)] == [0, 1, 4]
+    assert len(taken) <= (4 + 3) * chunksize
+    results.close()  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match="buffersize must be None or > 0"):
+        executor.map(square, [1], buffersize=0)
+    with pytest.raises(TypeError, match="buffersize must be an integer or None"):
+        executor.map(square, [1], buffersize="1")  # type: ignore[arg-type]
+
+
+class Model:
+    """Something of a user's that keeps its pool."""
+
+    def __init__(self, pool: Executor) -> None:
+        self.pool = pool
+
+    def total(self, n: int) -> int:
+        return sum(self.pool.map(square, range(n)))
+
+
+def test_an_executor_in_an_argument_is_that_of_the_sub_tasks(executor: Executor) -> None:
+    model = Model(executor)
+    assert executor.submit(model.total, 5).result(60) == 30
+    assert executor.submit(Model.total, copy.deepcopy(model), 4).result(60) == 14
+    assert copy.copy(executor) is executor
+    assert executor.submit(lambda pool: isinstance(pool, Executor), executor).result(60)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_when_the_block_is_over_tasks_and_callbacks_are(shared: bool, tmp_path: Path) -> None:
+    gate, called = tmp_path / "gate", []
+
+    def note(future: Any) -> None:
+        time.sleep(0.02)
+        called.append(future)
+
+    with mpitask.load(workers=1) if shared else contextlib.nullcontext(), Executor(1) as executor:
+        for _ in range(60):
+            executor.submit(square, 1).add_done_callback(note)
+        executor.submit(wait_for, gate)
+        executor.submit((tmp_path / "made").touch)  # its future is dropped
+        gate.touch()
+    assert len(called) == 60
+    assert (tmp_path / "made").exists()
+
+
+def test_the_dropped_futures_of_a_shared_engine_are_waited_for(tmp_path: Path) -> None:
+    with mpitask.load(workers=1):
+        with Executor() as executor:
+            for i in range(100):
+                executor.submit((tmp_path / str(i)).touch)
+        assert len(list(tmp_path.iterdir())) == 100
+
+
+def test_errors_are_those_of_a_process_pool() -> None:
+    with Executor(1) as executor:
+        lost = executor.submit(os._exit, 3)
+        with pytest.raises(concurrent.futures.process.BrokenProcessPool) as caught:
+            lost.result(60)
+        assert isinstance(caught.value, mpitask.WorkerLost)
+        again = pickle.loads(pickle.dumps(caught.value))
+        assert isinstance(again, concurrent.futures.process.BrokenProcessPool)
+        assert (type(again).__name__, str(again)) == ("WorkerLost", str(caught.value))
+        with pytest.raises(pickle.PicklingError):
+            executor.submit(square, threading.Lock())
+    assert issubclass(mpitask.WorkerLost, concurrent.futures.BrokenExecutor)
+    assert issubclass(mpitask.EngineClosedError, RuntimeError)
+    assert issubclass(mpitask.NoEngineError, RuntimeError)
+    assert issubclass(mpitask.ConfigurationError, ValueError)
 
 
 def test_one_worker_for_each_core_by_default() -> None:
