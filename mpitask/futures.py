@@ -280,6 +280,7 @@ class Future(concurrent.futures.Future[T]):
             state = lib.mt_driver_state(self._handle)
             if state >= lib.MT_FIRST_FINAL:  # nobody has to be told
                 inner["_state"] = CANCELLED_AND_NOTIFIED if state == lib.MT_CANCELLED else FINISHED
+                inner["_have_called"] = True
                 inner["_done_callbacks"], inner["_condition"] = [], threading.RLock()
                 return
             self._done_callbacks: list[Callable[[concurrent.futures.Future[T]], object]] = []

@@ -243,6 +243,26 @@ class Surroundings:
         changed: dict[str, str | None] = self._found.get("variables", {})
         return {name: value for name, value in (self._start.variables | changed).items() if value is not None}
 
+    def keep(self) -> None:
+        """What is different now is what the process has started with."""
+        now, start, found = Start.now(), self._start, self._found
+        variables, wanted = dict(start.variables), self.variables
+        for name in wanted.keys() | now.variables.keys():
+            if now.variables.get(name) != wanted.get(name):
+                found.get("variables", {}).pop(name, None)
+                variables.pop(name, None)
+                if name in now.variables:
+                    variables[name] = now.variables[name]
+        folder, umask = start.folder, start.umask
+        if now.folder != self.folder:
+            folder = now.folder
+            found.pop("folder", None)
+        if now.umask != self.umask:
+            umask = now.umask
+            found.pop("umask", None)
+        for one in _known.values():
+            one._start = Start(folder, variables, start.path, umask)
+
     def set_filters(self) -> None:
         """The filters of warnings, as far as the classes that they name are there."""
         if "filters" in self._found:

@@ -14,6 +14,7 @@ from concurrent.futures import BrokenExecutor
 from typing import Any
 
 from mpitask.errors import TaskError
+from mpitask.worker import tidy
 from mpitask.worker.runner import ProcessWorker
 
 
@@ -57,7 +58,7 @@ class Prepared:
             _counts[wanted.name] = _counts.get(wanted.name, 0) + 1
             worker = ProcessWorker.current
             if _counts[wanted.name] >= wanted.most_tasks and worker is not None:
-                worker.retire()
+                worker.end_soon()
         if wanted.initializer is not None:
             self._initialize(wanted, wanted.initializer)
         return self._fn(*args, **kwargs)
@@ -70,6 +71,7 @@ class Prepared:
                 try:
                     initializer(*wanted.initargs)
                     outcome = ""
+                    tidy.keep()
                 except BaseException as error:  # noqa: BLE001 - whatever it is, no task can run here
                     outcome = "".join(traceback.format_exception(error))
                 _outcomes[wanted.name] = outcome

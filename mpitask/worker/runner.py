@@ -350,10 +350,6 @@ class ProcessWorker(Runner):
         self._tidies = True
         ProcessWorker.current = self
 
-    def retire(self) -> None:
-        """Within a task: the process ends when that has been answered. Another one takes its place."""
-        self._is_told_to_stop = True
-
     @property
     def is_here(self) -> bool:
         """Whether the thread that asks is the one that runs its tasks."""

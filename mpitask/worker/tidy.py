@@ -127,6 +127,18 @@ def put_back(*, timers: bool = True) -> None:
     touched.clear()
 
 
+def keep() -> None:
+    """What has been changed up to now stays: an initializer has done it, for all tasks."""
+    global _locale
+    around = surroundings.current()
+    if around is None or not touched:
+        return
+    around.keep()
+    _locale = locale.setlocale(locale.LC_ALL)
+    _signals.clear()
+    touched.clear()
+
+
 def _set_variables(wanted: dict[str, str]) -> None:
     for name in os.environ.keys() - wanted.keys():
         del os.environ[name]

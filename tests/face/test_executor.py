@@ -159,10 +159,21 @@ def test_wrong_workers(workers: Any) -> None:
 
 def set_up(*values: int) -> None:
     os.environ["MPITASK_TEST_SET_UP"] = repr(values)
+    os.umask(0o027)
+    os.chdir("/")
 
 
 def look() -> str:
-    return os.environ.get("MPITASK_TEST_SET_UP", "")
+    mask = os.umask(0)
+    os.umask(mask)
+    seen = os.environ.get("MPITASK_TEST_SET_UP", "")
+    return seen if (Path.cwd(), mask) == (Path("/"), 0o027) else f"{Path.cwd()} {mask}"
+
+
+def spoil() -> None:
+    os.environ["MPITASK_TEST_SET_UP"] = "a task's"
+    os.umask(0)
+    os.chdir("/usr")
 
 
 def count_and_set_up(path: Path) -> None:
@@ -178,6 +189,7 @@ def test_initializer(shared: bool, tmp_path: Path) -> None:
         context = multiprocessing.get_context("spawn")
         executor = stack.enter_context(Executor(2, context, set_up, (1, 2)))
         assert {f.result() for f in [executor.submit(look) for _ in range(20)]} == {"(1, 2)"}
+        concurrent.futures.wait([executor.submit(spoil) for _ in range(4)])  # a task's own changes go
         assert executor.submit(functools.partial(look)).result() == "(1, 2)"
         assert set(executor.map(lambda _: look(), range(6), chunksize=2)) == {"(1, 2)"}
         path = tmp_path / "calls"

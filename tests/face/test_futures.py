@@ -245,7 +245,7 @@ def test_a_result_that_exits_while_it_is_unpickled() -> None:
     def give() -> Any:
         return Exits()
 
-    with pytest.raises(mpitask.TaskExit):
+    with pytest.raises(mpitask.SerializationError, match="SystemExit"):
         give().result(timeout=60)
 
 
