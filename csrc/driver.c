@@ -41,7 +41,7 @@ static uint64_t now_ns(void) {
 static bool is_root(const mt_driver *d) { return d->options.parent < 0; }
 
 mt_driver *mt_driver_new(const mt_driver_options *options) {
-    mt_keep_freed_memory(KEEP_BYTES);
+    if (options->above == NULL) mt_keep_freed_memory(KEEP_BYTES); /* how much a worker keeps is the worker's business */
     const mt_alloc *alloc = mt_alloc_default();
     mt_driver *d = mti_get_zeroed(alloc, 1, sizeof *d);
     if (d == NULL) return NULL;
@@ -164,20 +164,21 @@ static bool is_in_hurry(const mt_driver *d, uint64_t now) { return d->options.sp
 
 /* ---- one step ---- */
 
-static int take_messages(mt_driver *d, uint64_t *moved) {
+static void take_stop(mt_driver *d, uint32_t mode) {
+    if (d->phase != PHASE_RUNNING && (d->phase != PHASE_STOPPING || mode <= d->stop_mode)) return;
+    d->phase = PHASE_STOPPING;
+    d->stop_mode = mode;
+    d->stop_deadline_ns = 0; /* the stop is carried out in this step */
+}
+
+static int take_some(mt_driver *d, uint32_t *out_n) {
     mt_message messages[MESSAGES_AT_A_TIME];
-    uint32_t n = mt_inbox_pop_many(d->inbox, messages, MESSAGES_AT_A_TIME);
+    uint32_t n = *out_n = mt_inbox_pop_many(d->inbox, messages, MESSAGES_AT_A_TIME);
     if (n == 0) return MT_OK;
     mti_gate_open(&d->space_gate);
-    *moved += n;
     for (uint32_t i = 0; i < n; i++) {
         if (messages[i].kind == MT_MSG_STOP) {
-            uint32_t mode = (uint32_t)(uintptr_t)messages[i].pointer;
-            if (d->phase == PHASE_RUNNING || (d->phase == PHASE_STOPPING && mode > d->stop_mode)) {
-                d->phase = PHASE_STOPPING;
-                d->stop_mode = mode;
-                d->stop_deadline_ns = 0; /* the stop is carried out in this step */
-            }
+            take_stop(d, (uint32_t)(uintptr_t)messages[i].pointer);
             continue;
         }
         if (d->phase != PHASE_RUNNING) {
@@ -191,6 +192,17 @@ static int take_messages(mt_driver *d, uint64_t *moved) {
             return status;
         }
     }
+    return MT_OK;
+}
+
+static int take_messages(mt_driver *d, uint64_t *moved) {
+    uint32_t wanted = mt_load_acquire(&d->stop_wanted); /* pairs with mt_driver_stop: what the same thread has pushed before comes first */
+    uint32_t n;
+    int status = take_some(d, &n);
+    *moved += n;
+    if (wanted == 0 || n == MESSAGES_AT_A_TIME || status != MT_OK) return status;
+    ++*moved;
+    take_stop(d, mt_exchange_acq_rel(&d->stop_wanted, 0) - 1);
     return MT_OK;
 }
 

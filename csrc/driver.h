@@ -90,7 +90,7 @@ MT_EXPORT bool mt_driver_is_ours(const mt_driver *driver);
 MT_EXPORT MT_MUST_CHECK int mt_driver_add_object(mt_driver *driver, uint64_t id, uint32_t codec, const uint8_t *data,
                                                  uint64_t size);
 MT_EXPORT void mt_driver_drop_object(mt_driver *driver, uint64_t id);
-/* A number for mt_driver_add_object that was not given before, or a status as mt_driver_submit gives it: MT_E_RANGE. */
+/* A number for mt_driver_add_object that was not given before, or a status as mt_driver_submit gives it: MT_E_RANGE, MT_E_CLOSED. */
 MT_EXPORT uint64_t mt_driver_new_object_id(mt_driver *driver);
 
 /* Any thread. A handle, or a status as 2^64 + code (any value above 2^63): MT_E_CLOSED, MT_E_NOMEM, MT_E_INTR (full inbox and a signal). All bytes

@@ -95,6 +95,7 @@ struct mt_driver {
     mt_gate notify_gate;  /* the notified list is not empty, or the engine has ended */
 
     /* written by any */
+    _Atomic uint32_t stop_wanted; /* 1 + MT_STOP_*, of who found the inbox full; 0: nobody did */
     _Atomic uint32_t n_waiting; /* threads that wait for a task now */
     _Atomic uint32_t n_helping; /* of them, those that run tasks meanwhile */
     _Atomic uint64_t n_submitted;

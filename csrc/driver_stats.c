@@ -25,7 +25,7 @@ mt_driver_stats mt_driver_stats_now(mt_driver *d) {
                              .neighbours = d->n_peers};
     for (uint32_t i = 0; i < d->n_peers; i++) stats.bells += d->peers[i].bell != NULL;
     clockid_t clock;
-    if (d->has_thread && mt_load_acquire(&d->ended) == 0 && pthread_getcpuclockid(d->thread, &clock) == 0) {
+    if (d->has_thread && mti_is_ours(&d->ours) && mt_load_acquire(&d->ended) == 0 && pthread_getcpuclockid(d->thread, &clock) == 0) {
         stats.cpu_ns = mti_driver_cpu_ns(clock);
     }
     uint64_t whole_ns = mt_load_relaxed(&d->cpu_ns);

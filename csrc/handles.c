@@ -189,6 +189,7 @@ uint64_t mt_driver_share(mt_driver *d, uint32_t codec, const mt_part *parts, uin
 
 uint64_t mt_driver_new_object_id(mt_driver *d) {
     uint64_t id;
+    if (has_ended(d)) return as_result(MT_E_CLOSED); /* a forked child of a worker does not even have the memory that the count lies in */
     int status = mti_ids_take(&d->ids, &id);
     return status == MT_OK ? id : as_result(status);
 }
@@ -210,7 +211,15 @@ int mt_driver_add_object(mt_driver *d, uint64_t id, uint32_t codec, const uint8_
 
 void mt_driver_drop_object(mt_driver *d, uint64_t id) { (void)push_always(d, MT_MSG_DROP, (void *)(uintptr_t)id); }
 
-void mt_driver_stop(mt_driver *d, uint32_t mode) { (void)push_always(d, MT_MSG_STOP, (void *)(uintptr_t)mode); }
+void mt_driver_stop(mt_driver *d, uint32_t mode) {
+    if (has_ended(d)) return;
+    if (mt_inbox_push(d->inbox, (mt_message){MT_MSG_STOP, (void *)(uintptr_t)mode}) != MT_OK) { /* it may never be emptied again */
+        uint32_t old = mt_load_relaxed(&d->stop_wanted);
+        while (old <= mode && !mt_cas_acq_rel(&d->stop_wanted, &old, mode + 1)) {
+        }
+    }
+    mt_bell_ring(mti_local_bell(d->local));
+}
 
 /* ---- handles ---- */
 

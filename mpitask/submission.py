@@ -87,6 +87,7 @@ class Submission:
         with self._lock:
             number = lib.mt_driver_new_object_id(self._driver)
             if number > _FIRST_STATUS:
+                self._raise_if_failed()
                 check(number - (1 << 64), "numbering a function")
             status = lib.mt_driver_add_object(self._driver, number, codec.PICKLE, data, len(data))
             check(status, "registering a function")

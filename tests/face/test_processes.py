@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -32,6 +33,23 @@ def test_a_child_that_comes_back_from_a_task_ends_there(how: str, code: int) -> 
     with mpitask.load(workers=1):
         assert python_app(forks)(how).result(timeout=60) == code
         assert [f.result(timeout=60) for f in [python_app(abs)(-i) for i in range(20)]] == list(range(20))
+
+
+def forks_in_c() -> int:
+    assert python_app(abs)(-3).result(timeout=60) == 3  # now this worker has an engine
+    pid: int = ctypes.PyDLL(None).fork()
+    if pid == 0:
+        try:
+            python_app(len)("new to the engine")
+        except NoEngineError:
+            os._exit(7)
+        os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def test_a_child_that_c_code_forks_in_a_task_has_no_engine() -> None:
+    with mpitask.load(workers=1):
+        assert python_app(forks_in_c)().result(timeout=60) == 7
 
 
 def test_a_forked_child_of_the_script_has_no_engine() -> None:
