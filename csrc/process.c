@@ -84,12 +84,11 @@ static bool arrange(const int32_t *fds, int n_fds) {
 
 /* Between vfork and exec: only system calls, and nothing of the parent's memory is changed but `failure`. */
 static void become(char *const *argv, char *const *envp, const int32_t *fds, int n_fds, pid_t parent, volatile int *failure) {
-    static const int handled[] = {SIGINT,  SIGTERM, SIGALRM, SIGXCPU, SIGPIPE, SIGXFSZ,
-                                  SIGHUP, SIGQUIT, SIGCHLD, SIGUSR1, SIGUSR2};
     const struct sigaction standard = {.sa_handler = SIG_DFL};
     (void)setpgid(0, 0);
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-    for (size_t i = 0; i < sizeof handled / sizeof *handled; i++) (void)sigaction(handled[i], &standard, NULL);
+    for (int number = 1; number < NSIG; number++) (void)sigaction(number, &standard, NULL); /* SIGKILL and the like cannot be set and need not be */
+    errno = 0;
     const bool ok = getppid() == parent && arrange(fds, n_fds);
     sigset_t none;
     (void)sigemptyset(&none);

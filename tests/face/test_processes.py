@@ -122,6 +122,19 @@ def test_tasks_and_commands_have_no_descriptors_of_the_rank(tmp_path: Path) -> N
         assert not [name for name in names if "memfd:mpitask" in name]
 
 
+def handler_of(number: int) -> int:
+    return int(signal.getsignal(number))  # type: ignore[arg-type]
+
+
+def test_workers_ignore_no_signal_because_the_script_does() -> None:
+    before = signal.signal(signal.SIGWINCH, signal.SIG_IGN)
+    try:
+        with mpitask.load(workers=1):
+            assert python_app(handler_of)(int(signal.SIGWINCH)).result(timeout=60) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGWINCH, before)
+
+
 def kill_zygote() -> None:
     os.kill(os.getppid(), signal.SIGKILL)
     signal.pause()
