@@ -21,7 +21,7 @@
 #define SPIN_NS 50000
 #define ANSWER_PARTS 64u
 #define PLAIN_EDGES 16u
-#define KEEP_BYTES (32 << 20) /* of what tasks have freed, while others follow: 1 MB arrays must not pay for their pages again */
+#define KEEP_BYTES (256 << 20) /* of what tasks have freed, while others follow: large values must not pay for their pages again */
 #define TRIM_NS 1000000000    /* a worker that has had nothing to do for so long gives all of it back */
 
 static uint64_t now_ns(void) {

@@ -128,3 +128,11 @@ def test_the_measured_files_are_whole() -> None:
         report = json.loads(path.read_text())
         assert report["machine"]["cores"] >= 1, path
         assert report["seconds"] > 0, path
+
+
+@pytest.mark.writes
+def test_values(launcher: Launcher) -> None:
+    report, out = run(launcher, "values.py", "--tasks", "20", "--bytes", "30000", "--rounds", "2")
+    assert set(report["seconds"]) == {f"{g}, {s}" for g in ("diamond", "reduce") for s in ("mpitask", "process pool")}
+    assert all(len(found) == 2 and min(found) > 0 for found in report["seconds"].values())
+    assert out.count(" s  (") == 4
