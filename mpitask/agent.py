@@ -56,7 +56,8 @@ def serve(
     network.connect(driver)
     if inline:
         surroundings.follow()
-        Engine(config, workers=0, inline_workers=1, made=made).serve_inline()
+        engine = Engine(config, workers=0, inline_workers=1, made=made)  # ends when it is gone
+        engine.serve_inline()
     else:
         check(lib.mt_driver_start(driver), "starting the engine thread")
     while lib.mt_driver_join(driver, -1) != lib.MT_OK:

@@ -7,6 +7,7 @@ import multiprocessing.process
 import os
 import socket
 import sys
+import weakref
 from typing import Any, Protocol
 
 from mpitask.config import Config
@@ -57,17 +58,29 @@ def zygote_command(ring_bytes: int, options: dict[str, Any]) -> list[str]:
 
 
 class Driver:
-    """Owns an `mt_driver` that has not been started, and what its options point to."""
+    """Owns an `mt_driver` that has not been started, and what its options point to.
+
+    It is freed when nobody refers to this object any more: whoever may be within a call of the core, a thread for
+    instance, keeps a reference.
+    """
 
     def __init__(self, pointer: Any, borrowed: list[Any]) -> None:
         self.pointer = pointer
-        self._borrowed = borrowed
+        self._end = weakref.finalize(self, _destroy, pointer, borrowed)
+        self._end.atexit = False  # then the kernel does it
+
+    def stop(self) -> None:
+        """Has it end at once, if it runs; does not wait."""
+        lib.mt_driver_stop(self.pointer, lib.MT_STOP_NOW)
 
     def destroy(self) -> None:
-        """Frees it. No handle may be in use any more."""
-        if self.pointer:
-            lib.mt_driver_destroy(self.pointer)
-            self.pointer = ffi.NULL
+        """Frees it now. No handle may be in use any more."""
+        self._end()
+        self.pointer = ffi.NULL
+
+
+def _destroy(pointer: Any, _borrowed: list[Any]) -> None:
+    lib.mt_driver_destroy(pointer)
 
 
 _STATS = (

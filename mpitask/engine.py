@@ -94,7 +94,7 @@ class Engine(Submission):
         self._closers: list[Callable[[], None]] = []
         self.is_job = False  # made by `python -m mpitask`, which also ends it
         self.loads = 0  # calls of load() whose blocks have not ended
-        weakref.finalize(self, self._made.destroy).atexit = False  # at exit it is closed first; then the kernel
+        weakref.finalize(self, self._made.stop).atexit = False  # at exit it is closed first; then the kernel
 
     def start(self) -> Engine:
         """Starts the engine thread; workers come up by themselves."""
@@ -103,7 +103,7 @@ class Engine(Submission):
         for i in range(self._inline_workers):
             runner = Runner(self._inline_link(i))
             thread = threading.Thread(
-                target=_run_inline, args=(self._runners, runner), name=f"mpitask-inline-{i}", daemon=True
+                target=_run_inline, args=(self._made, self._runners, runner), name=f"mpitask-inline-{i}", daemon=True
             )
             thread.start()
             self._inline_threads.append(thread)
@@ -116,7 +116,7 @@ class Engine(Submission):
         check(lib.mt_driver_start(self._driver), "starting the engine thread")
         self._started = self.is_job = True
         running.set_current(self)
-        _run_inline(self._runners, runner)
+        _run_inline(self._made, self._runners, runner)
         running.set_current(None)
 
     def _inline_link(self, i: int) -> Any:
@@ -344,7 +344,7 @@ class Engine(Submission):
 
     def _need_notifier(self) -> None:
         if self._notifier is None:
-            self._notifier = threading.Thread(target=_notify, args=(weakref.ref(self), self._driver), daemon=True)
+            self._notifier = threading.Thread(target=_notify, args=(weakref.ref(self), self._made), daemon=True)
             self._notifier.name = "mpitask-notifier"
             self._notifier.start()
 
@@ -446,7 +446,7 @@ class Engine(Submission):
             raise
 
 
-def _run_inline(runners: dict[int, Runner], runner: Runner) -> None:
+def _run_inline(_made: Driver, runners: dict[int, Runner], runner: Runner) -> None:
     runners[threading.get_ident()] = runner
     try:
         runner.run()
@@ -455,11 +455,11 @@ def _run_inline(runners: dict[int, Runner], runner: Runner) -> None:
         lib.mt_worker_close(runner.worker)
 
 
-def _notify(ref: weakref.ref[Engine], driver: Any) -> None:
+def _notify(ref: weakref.ref[Engine], made: Driver) -> None:
     """The notifier thread: completes futures that somebody watches."""
     handles = ffi.new("uint64_t[]", _NOTIFIED_AT_A_TIME)
     while True:
-        got = lib.mt_driver_next_notified(driver, handles, _NOTIFIED_AT_A_TIME, -1)
+        got = lib.mt_driver_next_notified(made.pointer, handles, _NOTIFIED_AT_A_TIME, -1)
         if got == lib.MT_E_CLOSED:
             return
         engine = ref()

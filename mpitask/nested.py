@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import threading
 import weakref
-from typing import Any
 
 from mpitask import surroundings
 from mpitask.config import Config
-from mpitask.driver import make_driver
+from mpitask.driver import Driver, make_driver
 from mpitask.engine import Engine
 from mpitask.errors import AppTimeout
 from mpitask.native import check, lib
@@ -56,7 +55,7 @@ class NestedEngine(Engine):
         self._worker.settle = self._settle
         spare = threading.Thread(
             target=_stand_in,
-            args=(weakref.ref(self), self._driver, self._spare, threading.get_native_id()),
+            args=(weakref.ref(self), self._made, self._spare, threading.get_native_id()),
             name="mpitask-spare",
             daemon=True,
         )
@@ -98,8 +97,9 @@ class NestedEngine(Engine):
         return True
 
 
-def _stand_in(ref: weakref.ref[NestedEngine], driver: Any, runner: Runner, first_thread: int) -> None:
+def _stand_in(ref: weakref.ref[NestedEngine], made: Driver, runner: Runner, first_thread: int) -> None:
     """The second thread."""
+    driver = made.pointer
 
     def look(_: BaseException | None) -> None:
         if lib.mt_driver_is_helped(driver):
