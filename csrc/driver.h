@@ -117,8 +117,12 @@ MT_EXPORT void mt_driver_release(mt_driver *driver, uint64_t handle);
 MT_EXPORT void mt_driver_release_shared(mt_driver *driver, uint64_t handle);
 MT_EXPORT uint32_t mt_driver_state(uint64_t handle);
 MT_EXPORT uint64_t mt_driver_number(uint64_t handle);
+/* Object id of its function; 0: a promise. */
+MT_EXPORT uint64_t mt_driver_function(uint64_t handle);
 /* The value of a task in a final state; NULL before, and when it was cancelled. Valid until release. */
 MT_EXPORT const mt_value *mt_driver_value(uint64_t handle);
+/* Of a task that was not run because one that it needs failed; NULL in all other states. Valid until release. */
+MT_EXPORT const mt_blame *mt_driver_blame(uint64_t handle);
 /* Waits for a final state: its value (MT_DONE ...), or MT_E_TIMEOUT, MT_E_INTR, MT_E_CLOSED. `timeout_ns` negative: for ever. */
 MT_EXPORT int mt_driver_wait(mt_driver *driver, uint64_t handle, int64_t timeout_ns);
 /* As mt_driver_wait by the thread of an inline worker of this driver, between mt_worker_block and mt_worker_unblock: ends with MT_OK when the task is

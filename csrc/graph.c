@@ -89,12 +89,20 @@ static void make_ready(mt_graph *graph, mt_task *task) {
     graph->ready.last = task;
 }
 
-/* Ends a task; `value` is copied, `blob` referenced. Gives the graph's reference up, or hands it to the ended list. */
-static void settle(mt_graph *graph, mt_task *task, uint32_t state, const mt_value *value, mt_blob *blob) {
+/* Whose functions they are that `value_behind` names. */
+static mt_blame blame_of(const mt_task *from) {
+    const mt_blame *first = mt_task_blame(from);
+    return (mt_blame){first == NULL ? from->job.fn : first->cause_fn, from->job.fn};
+}
+
+/* Ends a task; `value` is copied, `blob` referenced; `behind` is why it cannot run, NULL: it has run, or was cancelled. Gives the graph's reference up, or
+ * hands it to the ended list. */
+static void settle(mt_graph *graph, mt_task *task, uint32_t state, const mt_value *value, mt_blob *blob, const mt_task *behind) {
     mt_blob *kept = blob == NULL ? NULL : mt_blob_ref(blob); /* first: it may belong to an edge that is dropped below */
     --*count_of_place(graph, task->place);
     task->place = PLACE_SETTLED;
     live_remove(task);
+    task->blame = behind == NULL ? (mt_blame){0, 0} : blame_of(behind); /* the same of `behind` */
     mti_task_drop_args(task);
     mti_task_drop_edges(task);
     if (graph->objects != NULL) mti_objects_release(graph->objects, task->job.fn);
@@ -148,7 +156,7 @@ static void tell_dependents(mt_graph *graph, mt_task *from, mt_task **failed) {
                 owner->ready_next = *failed;
                 *failed = owner;
                 mt_value value = value_behind(from);
-                settle(graph, owner, MT_DEPENDENCY_FAILED, &value, from->value_blob);
+                settle(graph, owner, MT_DEPENDENCY_FAILED, &value, from->value_blob, from);
             }
         }
         mt_task_unref(owner);
@@ -167,16 +175,16 @@ static void tell_everyone(mt_graph *graph, mt_task *ended) {
     }
 }
 
-static void end(mt_graph *graph, mt_task *task, uint32_t state, const mt_value *value, mt_blob *blob) {
+static void end(mt_graph *graph, mt_task *task, uint32_t state, const mt_value *value, mt_blob *blob, const mt_task *behind) {
     mt_task_ref(task);
-    settle(graph, task, state, value, blob);
+    settle(graph, task, state, value, blob, behind);
     tell_everyone(graph, task);
     mt_task_unref(task);
 }
 
 static void end_cancelled(mt_graph *graph, mt_task *task) {
     mt_value value = {.outcome = MT_OUTCOME_CANCELLED};
-    end(graph, task, MT_CANCELLED, &value, NULL);
+    end(graph, task, MT_CANCELLED, &value, NULL, NULL);
 }
 
 void mt_graph_add(mt_graph *graph, mt_task *task) {
@@ -197,7 +205,7 @@ void mt_graph_add(mt_graph *graph, mt_task *task) {
             mt_task_ref(task);
         } else if (state != MT_DONE) {
             mt_value value = value_behind(from);
-            end(graph, task, MT_DEPENDENCY_FAILED, &value, from->value_blob);
+            end(graph, task, MT_DEPENDENCY_FAILED, &value, from->value_blob, from);
             return;
         }
     }
@@ -234,7 +242,7 @@ void mt_graph_finish(mt_graph *graph, mt_task *task, uint32_t outcome, uint32_t 
     uint32_t state = outcome == MT_OUTCOME_OK          ? MT_DONE
                      : outcome == MT_OUTCOME_CANCELLED ? MT_CANCELLED
                                                        : MT_FAILED;
-    end(graph, task, state, &value, blob);
+    end(graph, task, state, &value, blob, NULL);
 }
 
 void mt_graph_unassign(mt_graph *graph, mt_task *task) {
@@ -279,7 +287,7 @@ void mt_graph_abandon(mt_graph *graph) {
     while (graph->live.next != &graph->live) {
         mt_task *task = task_at(graph->live.next);
         mt_task_ref(task);
-        settle(graph, task, MT_CANCELLED, &value, NULL);
+        settle(graph, task, MT_CANCELLED, &value, NULL, NULL);
         mt_edge *edge = task->dependents; /* their owners are live too: their turn comes */
         task->dependents = NULL;
         while (edge != NULL) {

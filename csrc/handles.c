@@ -237,6 +237,10 @@ uint32_t mt_driver_state(uint64_t handle) { return mt_task_state(task_of(handle)
 
 uint64_t mt_driver_number(uint64_t handle) { return mt_task_number(task_of(handle)); }
 
+uint64_t mt_driver_function(uint64_t handle) { return mt_task_function(task_of(handle)); }
+
+const mt_blame *mt_driver_blame(uint64_t handle) { return mt_task_blame(task_of(handle)); }
+
 const mt_value *mt_driver_value(uint64_t handle) { return mt_task_value(task_of(handle)); }
 
 bool mt_driver_cancel(mt_driver *d, uint64_t handle) {

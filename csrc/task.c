@@ -106,6 +106,10 @@ uint32_t mt_task_state(const mt_task *task) {
 
 uint64_t mt_task_number(const mt_task *task) { return task->number; }
 
+uint64_t mt_task_function(const mt_task *task) { return task->job.fn; }
+
+const mt_blame *mt_task_blame(const mt_task *task) { return mt_task_state(task) == MT_DEPENDENCY_FAILED ? &task->blame : NULL; }
+
 const mt_value *mt_task_value(const mt_task *task) {
     uint32_t state = mt_task_state(task);
     return state >= MT_FIRST_FINAL && state != MT_CANCELLED ? &task->value : NULL;

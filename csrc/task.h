@@ -3,7 +3,7 @@
  * Role: the record that lives from submit until nobody needs it. References are held by: the Python future (1), the
  * graph while the task is not finished (1), each edge of a dependent that is not finished (1), each list it waits in (1),
  * each of its own edges in another task's list of dependents (1).
- * Thread rule: `state` and `refs` are atomic; `value` is written once, before the final state is published; all else
+ * Thread rule: `state` and `refs` are atomic; `number` and `job.fn` never change; `value` and `blame` are written once, before the final state is published; all else
  * belongs to the thread that made the task until it is submitted, and to the engine thread from then on.
  * State word: low 8 bits mt_state, above them flags set by waiting threads. Waiters sleep on the word itself.
  *
@@ -40,6 +40,12 @@ typedef struct mt_value {
     uint64_t via;     /* DEPENDENCY_FAILED: number of the argument's task */
 } mt_value;
 
+/* Which functions were to blame for a task of state DEPENDENCY_FAILED; 0: a promise. */
+typedef struct mt_blame {
+    uint64_t cause_fn; /* object id of the function of `cause` */
+    uint64_t via_fn;   /* of that of `via` */
+} mt_blame;
+
 /* What a new task is made of; all borrowed for the call. */
 typedef struct mt_task_spec {
     uint64_t number; /* for people: counts from 0 in order of submission */
@@ -63,8 +69,12 @@ MT_EXPORT void mt_task_unref(mt_task *task);
 /* Any thread. MT_WAITING ... MT_CANCELLED. */
 MT_EXPORT uint32_t mt_task_state(const mt_task *task);
 MT_EXPORT uint64_t mt_task_number(const mt_task *task);
+/* Any thread. Object id of the function; 0: a promise. */
+MT_EXPORT uint64_t mt_task_function(const mt_task *task);
 /* Any thread. NULL while the state is not final, and for a cancelled task. */
 MT_EXPORT const mt_value *mt_task_value(const mt_task *task);
+/* Any thread. NULL in all states but DEPENDENCY_FAILED. */
+MT_EXPORT const mt_blame *mt_task_blame(const mt_task *task);
 /* Any thread. True when this call made it CANCELLED: the caller must then tell the engine. */
 MT_EXPORT bool mt_task_try_cancel(mt_task *task);
 
@@ -135,7 +145,10 @@ struct mt_task {
     mt_edge *dependents;   /* tasks that wait for this one; each edge in the list holds a reference to its owner */
     mt_task *next;         /* in the ended list or a reaper */
     mt_task *ready_next;   /* in the ready list, which holds a reference of its own */
-    mt_node live; /* in the graph's ring of tasks that have not ended */
+    union {
+        mt_node live;   /* until it has ended: in the graph's ring of such tasks */
+        mt_blame blame; /* from then on */
+    };
     uint32_t n_edges;
     uint8_t retries_left;
     uint8_t losses_left;

@@ -28,6 +28,7 @@ import collections
 import concurrent.futures
 import contextlib
 import copyreg
+import functools
 import io
 import marshal
 import pickle
@@ -53,6 +54,7 @@ SPAN = 128
 SCALARS = frozenset({int, float, complex, bool, str, bytes, type(None)})
 _MARSHAL_VERSION = 2  # without back references: faster, and scalars have none
 _DESCRIBED_BYTES, _DESCRIBED = 1 << 16, 8
+_NAME_CHARACTERS = 60  # of a function, in messages
 _OUT_OF_BAND_BYTES = 8192  # a smaller buffer costs less inside the pickle
 _HEAD = struct.Struct("=QQ")
 _SIZE = struct.Struct("=Q")
@@ -320,6 +322,19 @@ def name_of(fn: Any) -> str:
     return str(getattr(fn, "__qualname__", repr(fn)))
 
 
+def short_name(fn: Any) -> str | None:
+    """How messages call the tasks of a function; None: it is one of ours, which says nothing to anybody."""
+    while isinstance(names := getattr(type(fn), "WRAPS", None), tuple) and names:
+        fn = getattr(fn, names[0])
+    if isinstance(fn, functools.partial):
+        return short_name(fn.func)
+    if str(getattr(fn, "__module__", "")).startswith("mpitask."):
+        return None
+    name = getattr(fn, "__qualname__", None)
+    name = name if isinstance(name, str) else type(fn).__qualname__
+    return name.rpartition("<locals>.")[2][:_NAME_CHARACTERS]
+
+
 class Parts:
     """The values of consecutive pieces of a span. Each is unpickled when it is asked for."""
 
@@ -506,13 +521,13 @@ def encode_parts(obj: Any) -> list[Bytes]:
     return [_dumps_by_value(obj)]
 
 
-def decode_exception(data: Bytes) -> BaseException:
-    """The exception, with the remote traceback as its cause."""
+def decode_exception(data: Bytes, task: str = "the task") -> BaseException:
+    """The exception of `task`, with the remote traceback as its cause."""
     try:
         error, text = pickle.loads(data)
     except (Exception, SystemExit) as failure:  # noqa: BLE001
         return TaskError(
-            f"the task failed, and its exception cannot be unpickled here: {type(failure).__name__}: {failure}"
+            f"{task} failed, and its exception cannot be unpickled here: {type(failure).__name__}: {failure}"
         )
     if error.__cause__ is None:
         error.__cause__ = RemoteTraceback(text)

@@ -43,6 +43,27 @@ def shown(value: object) -> str:
         return f"<{type(value).__qualname__}>"
 
 
+def task_text(number: int, name: str | None) -> str:
+    """How messages call a task: by its number, and the name of its app where that is known."""
+    return f"task {number} ({name})" if name else f"task {number}"
+
+
+def first_line(error: BaseException, limit: int = 120) -> str:
+    """An exception in short: its type and the first line of its text."""
+    text = shown_text(error).strip()
+    line = text.splitlines()[0] if text else ""
+    line = line if len(line) <= limit else line[: limit - 1] + "…"
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__
+
+
+def shown_text(error: BaseException) -> str:
+    """The text of an exception, if that can be had."""
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - whatever an exception's own methods do
+        return f"<{type(error).__qualname__}>"
+
+
 class MpitaskError(Exception):
     """The root of all exceptions that mpitask raises itself."""
 
@@ -125,12 +146,21 @@ class DependencyError(TaskError):
         task: number of the task that was not run.
         via: number of the task whose value was an argument of it.
         cause: number of the task that failed first (equal to `via` when nothing lies between).
+        names: of the apps of these three, None where one is not known.
 
     The exception of the first failure is `__cause__`.
     """
 
-    def __init__(self, task: int, via: int, cause: int, root: BaseException) -> None:
-        super().__init__(task, via, cause, root)
+    def __init__(
+        self,
+        task: int,
+        via: int,
+        cause: int,
+        root: BaseException,
+        names: tuple[str | None, str | None, str | None] = (None, None, None),
+    ) -> None:
+        super().__init__(task, via, cause, root, names)
+        self.names = names
         self.task = task
         self.via = via
         self.cause = cause
@@ -148,11 +178,10 @@ class DependencyError(TaskError):
         return self.task
 
     def __str__(self) -> str:
-        through = "" if self.via == self.cause else f", through task {self.via}"
-        return (
-            f"task {self.task} was not run: it needs the result of task {self.cause}{through}, which failed with "
-            f"{type(self.root).__name__}: {self.root}"
-        )
+        task, via, cause = self.names
+        through = "" if self.via == self.cause else f", which it needs through {task_text(self.via, via)},"
+        why = f"{task_text(self.cause, cause)}{through} failed: {type(self.root).__name__}: {self.root}"
+        return f"{task_text(self.task, task)} was not run because {why}"
 
 
 class JoinError(TaskError):
@@ -161,10 +190,17 @@ class JoinError(TaskError):
     Attributes:
         task: number of the joining task.
         failures: (exception, task) of each that failed; the first is `__cause__`.
+        names: of the apps of the joining task and of the first that failed, None where one is not known.
     """
 
-    def __init__(self, task: int, failures: list[tuple[BaseException, str]]) -> None:
-        super().__init__(task, failures)
+    def __init__(
+        self,
+        task: int,
+        failures: list[tuple[BaseException, str]],
+        names: tuple[str | None, str | None] = (None, None),
+    ) -> None:
+        super().__init__(task, failures, names)
+        self.names = names
         self.task = task
         self.failures = failures
         self.__cause__ = failures[0][0]
@@ -182,7 +218,10 @@ class JoinError(TaskError):
     def __str__(self) -> str:
         error, task = self.failures[0]
         others = f" (and {len(self.failures) - 1} others)" if len(self.failures) > 1 else ""
-        return f"task {self.task} joins {task}{others}, which failed with {type(error).__name__}: {error}"
+        me, inner = self.names
+        inner = f" ({inner})" if inner else ""
+        how = f"failed with {type(error).__name__}: {error}"
+        return f"{task_text(self.task, me)} joins {task}{inner}{others}, which {how}"
 
 
 class AppError(TaskError):
@@ -268,10 +307,14 @@ class WorkerLost(TaskError, BrokenExecutor):  # noqa: N818 - the field's name fo
         wait_status: as os.waitpid gives it; -1 when unknown.
         what: "worker"; "memory": the kernel killed the worker for lack of memory; "zygote": the worker ended with the
             process that forks them; "rank"; "garbage": the worker was killed because it sent invalid data.
+        name: of its app, None where it is not known.
     """
 
-    def __init__(self, task: int, host: str, pid: int, wait_status: int, what: str) -> None:
-        super().__init__(task, host, pid, wait_status, what)
+    def __init__(  # noqa: PLR0917 - pickled by position
+        self, task: int, host: str, pid: int, wait_status: int, what: str, name: str | None = None
+    ) -> None:
+        super().__init__(task, host, pid, wait_status, what, name)
+        self.name = name
         self.task = task
         self.host = host
         self.pid = pid
@@ -307,13 +350,15 @@ class WorkerLost(TaskError, BrokenExecutor):  # noqa: N818 - the field's name fo
 
     def __str__(self) -> str:
         process = f", process {self.pid}" if self.pid else ""
-        return f"task {self.task} was lost: {self._how()} (host {self.host}{process})"
+        return f"{task_text(self.task, self.name)} was lost: {self._how()} (host {self.host}{process})"
 
 
 _with_broken_pool: type[WorkerLost] | None = None
 
 
-def worker_lost(task: int, host: str, pid: int, wait_status: int, what: str) -> WorkerLost:
+def worker_lost(  # noqa: PLR0917 - pickled by position
+    task: int, host: str, pid: int, wait_status: int, what: str, name: str | None = None
+) -> WorkerLost:
     """A `WorkerLost` that is also a `BrokenProcessPool`, if the program has loaded that class and so may expect it.
 
     To load it for this alone would cost every process as much as all of mpitask.
@@ -321,7 +366,7 @@ def worker_lost(task: int, host: str, pid: int, wait_status: int, what: str) -> 
     global _with_broken_pool
     pools = sys.modules.get("concurrent.futures.process")
     if pools is None:
-        return WorkerLost(task, host, pid, wait_status, what)
+        return WorkerLost(task, host, pid, wait_status, what, name)
     if _with_broken_pool is None:
         bases = (WorkerLost, pools.BrokenProcessPool)
         _with_broken_pool = type(
@@ -333,7 +378,7 @@ def worker_lost(task: int, host: str, pid: int, wait_status: int, what: str) -> 
                 "__reduce__": lambda self: (worker_lost, self.args),
             },
         )
-    return _with_broken_pool(task, host, pid, wait_status, what)
+    return _with_broken_pool(task, host, pid, wait_status, what, name)
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

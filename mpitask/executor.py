@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
-from mpitask import running
+from mpitask import codec, running
 from mpitask.config import Config, make_config
 from mpitask.engine import Engine, start_here
 from mpitask.errors import ConfigurationError
@@ -190,6 +190,8 @@ class Executor(concurrent.futures.Executor):
         if self._is_watched and self._failure is not None:
             raise PreparationError(str(self._failure))
         future: Future[T] = engine.call(fn_id, args, kwargs, 0, self._retries)
+        if fn is _apply_chunk or not isinstance(fn, _FUNCTIONS):
+            future._called = codec.short_name(args[0])
         if self._mine is not None:
             self._mine.add(future)
         if self._is_watched:

@@ -25,6 +25,8 @@ from mpitask.errors import (
     EngineClosedError,
     SerializationError,
     WorkerLost,
+    first_line,
+    task_text,
     worker_lost,
 )
 from mpitask.native import check, ffi, lib
@@ -84,6 +86,7 @@ class Future(concurrent.futures.Future[T]):
     stderr: Any = None
     task_record: Mapping[str, Any] | None = None
     """What is known of a call that the core does not run by itself (memoised, joined, retried by a handler)."""
+    _called: str | None = None  # how messages name it, where that is not its function's name
 
     def __init__(self, engine: Submission, handle: int) -> None:
         self._engine = engine
@@ -129,7 +132,7 @@ class Future(concurrent.futures.Future[T]):
             return codec.decode(kind, data)
         except (Exception, SystemExit) as error:  # of a method of the user's
             raise SerializationError(
-                f"the result of task {self.tid} cannot be unpickled here: {type(error).__name__}: {error}; "
+                f"the result of {self._text()} cannot be unpickled here: {type(error).__name__}: {error}; "
                 f"{codec.describe(kind, data)}"
             ) from error
 
@@ -154,10 +157,10 @@ class Future(concurrent.futures.Future[T]):
             if status >= 0:
                 return
             if status == lib.MT_E_TIMEOUT:
-                raise TimeoutError(f"task {self.tid} has not ended within {timeout} s; it is {self.task_status()}")
+                raise TimeoutError(f"{self._text()} has not ended within {timeout} s; it is {self.task_status()}")
             if status != lib.MT_E_INTR:
                 self._engine._raise_if_failed()
-                raise EngineClosedError(f"the engine ended before task {self.tid} did")
+                raise EngineClosedError(f"the engine ended before {self._text()} did")
 
     def _error(self, raw: Any) -> BaseException:
         """What `result` raises for a task that ended without a value."""
@@ -165,17 +168,22 @@ class Future(concurrent.futures.Future[T]):
         state = lib.mt_driver_state(self._handle)
         if state == lib.MT_CANCELLED:
             self._engine._raise_if_failed()
-            return concurrent.futures.CancelledError(f"task {self.tid} was cancelled")
-        tid = raw.cause if state == lib.MT_DEPENDENCY_FAILED else self.tid
+            return concurrent.futures.CancelledError(f"{self._text()} was cancelled")
+        tid, name = self.tid, self._name()
+        names: tuple[str | None, str | None, str | None] = name, None, name
+        if state == lib.MT_DEPENDENCY_FAILED:
+            tid, blame, name_of = raw.cause, lib.mt_driver_blame(self._handle), self._engine.name_of
+            names = name, name_of(raw.via, blame.via_fn), name_of(tid, blame.cause_fn)
+        whose = task_text(tid, names[2])
         data = ffi.buffer(raw.data, raw.size) if raw.size else b""
         if raw.outcome == lib.MT_OUTCOME_CANCELLED:
-            error = concurrent.futures.CancelledError(f"task {tid} was cancelled")
+            error = concurrent.futures.CancelledError(f"{whose} was cancelled")
         elif raw.outcome == lib.MT_OUTCOME_LOST:
-            error = _decode_lost(tid, bytes(data))
+            error = _decode_lost(tid, bytes(data), names[2])
         else:
-            error = codec.decode_exception(data)
+            error = codec.decode_exception(data, whose)
         if state == lib.MT_DEPENDENCY_FAILED:
-            error = DependencyError(self.tid, raw.via, raw.cause, error)
+            error = DependencyError(self.tid, raw.via, raw.cause, error, names)
         return error
 
     # -- state --
@@ -212,8 +220,31 @@ class Future(concurrent.futures.Future[T]):
         """The task's number, counted from 0 in order of submission."""
         return int(lib.mt_driver_number(self._handle))
 
+    def _name(self) -> str | None:
+        """The name of the app, for messages."""
+        return self._called or self._engine.name_of(self.tid, lib.mt_driver_function(self._handle))
+
+    def _text(self) -> str:
+        """How messages call the task."""
+        return task_text(self.tid, self._name())
+
+    def _ended_with(self) -> BaseException | None:
+        """The exception of a task that has ended; a cancelled one has none."""
+        try:
+            return self.exception(timeout=0)
+        except (concurrent.futures.CancelledError, TimeoutError):
+            return None
+
     def __repr__(self) -> str:
-        return f"<mpitask.Future of task {self.tid}: {self.task_status()}>"
+        status = self.task_status()
+        error = self._ended_with() if self.done() else None
+        if isinstance(error, DependencyError):
+            status += f", because of {task_text(error.cause, error.names[2])}"
+            if not isinstance(error.root, concurrent.futures.CancelledError):
+                status += f", {first_line(error.root)}"
+        elif error is not None:
+            status += f", {first_line(error)}"
+        return f"<mpitask.Future of {self._text()}: {status}>"
 
     def __await__(self) -> Generator[Any, None, T]:
         import asyncio  # heavy, and most programs do without
@@ -258,14 +289,14 @@ class Future(concurrent.futures.Future[T]):
     def why(self) -> str:
         """In words: what the task waits for, or why it failed, with the chain of causes."""
         if not self.done():
-            return f"task {self.tid} is {self.task_status()}"
+            return f"{self._text()} is {self.task_status()}"
         try:
             error = self.exception()
         except concurrent.futures.CancelledError:
-            return f"task {self.tid} was cancelled"
+            return f"{self._text()} was cancelled"
         if error is None:
-            return f"task {self.tid} is done"
-        lines, link = [f"task {self.tid} failed: {type(error).__name__}: {error}"], error.__cause__
+            return f"{self._text()} is done"
+        lines, link = [f"{self._text()} failed: {type(error).__name__}: {error}"], error.__cause__
         while link is not None and not isinstance(link, codec.RemoteTraceback):
             lines.append(f"because of {type(link).__name__}: {link}")
             link = link.__cause__
@@ -355,10 +386,13 @@ class LiftedFuture(Future[Any]):
             super().__del__()
 
     def __repr__(self) -> str:
-        what = f"[{self._key!r}]" if self._fetch is operator.getitem else f".{self._key}"
         if self._task_handle is None:
-            return f"<mpitask.Future {self._source!r}{what}: not asked for yet>"
+            return f"<mpitask.Future of {self._name()}, {self._source._text()}: not asked for yet>"
         return super().__repr__()
+
+    def _name(self) -> str:
+        what = f"[{self._key!r}]" if self._fetch is operator.getitem else f".{self._key}"
+        return f"{what} of {self._source._name() or 'a result'}"
 
 
 class DataFuture(concurrent.futures.Future[Any]):
@@ -405,7 +439,7 @@ class DataFuture(concurrent.futures.Future[Any]):
         return self.parent.cancel()
 
     def __repr__(self) -> str:
-        return f"<mpitask.DataFuture of {self.file_obj!r} by task {self.tid}: {self.parent.task_status()}>"
+        return f"<mpitask.DataFuture of {self.file_obj!r} by {self.parent._text()}: {self.parent.task_status()}>"
 
     def __await__(self) -> Generator[Any, None, Any]:
         import asyncio  # heavy, and most programs do without
@@ -448,14 +482,22 @@ class Promise(Future[T]):
         check(lib.mt_driver_fulfil(driver, self._handle, outcome, kind, data, len(data)), "setting a future")
 
 
+def name_of(future: concurrent.futures.Future[Any]) -> str | None:
+    """The name of the app whose call a future stands for; None: it is not known. For messages."""
+    if isinstance(future, DataFuture):
+        future = future.parent
+    return future._name() if isinstance(future, Future) else None
+
+
 def result_bytes(future: Future[Any]) -> int:
     """How many bytes the result has as it came; 0 while it is not there."""
     raw = _value_of(future._handle)
     return int(raw.size) if raw else 0
 
 
-def _decode_lost(tid: int, data: bytes) -> WorkerLost:
+def _decode_lost(tid: int, data: bytes, name: str | None) -> WorkerLost:
     lost = ffi.new("mt_lost *")
     size = ffi.sizeof("mt_lost")
     ffi.memmove(lost, data, size)
-    return worker_lost(tid, data[size:].decode(errors="replace"), lost.pid, lost.wait_status, _LOST_WHAT[lost.what])
+    host = data[size:].decode(errors="replace")
+    return worker_lost(tid, host, lost.pid, lost.wait_status, _LOST_WHAT[lost.what], name)

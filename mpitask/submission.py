@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import marshal
 import sys
 import threading
@@ -26,6 +27,7 @@ _FIRST_STATUS = 1 << 63  # a handle above is a status: see mt_driver_submit
 _SCALARS = codec.SCALARS
 _FUTURES: set[type] = {Future, Shared}  # kinds of which the handle is a plain attribute
 _MARSHAL, _FLAT, _NAMED = codec.MARSHAL, codec.FLAT, codec.MARSHAL | codec.KWARGS
+_MOST_NAMES = 1 << 14  # kept for messages, about 1 MB; the oldest go first
 _dumps = marshal.dumps
 _submit, _submit_edges = lib.mt_driver_submit, lib.mt_driver_submit_edges
 
@@ -43,6 +45,8 @@ class Submission:
         self._driver = driver
         self._lock = threading.Lock()
         self._functions: dict[int, _Known] = {}  # by id()
+        self._names: dict[int, str] = {}  # of functions, for messages: by their ids, also after they are gone
+        self._ended_names: dict[int, str] = {}  # of promises that have failed, by their numbers
         self._captured: dict[int, list[Future[Any]]] = {}  # what functions capture: edges of every call, the last first
         self._runners: dict[int, Runner] = {}  # by thread: those who run tasks while they wait
         self._adopted: weakref.WeakKeyDictionary[concurrent.futures.Future[Any], Future[Any]] = (
@@ -59,6 +63,16 @@ class Submission:
     def _with_surroundings(self, fn: Callable[..., Any]) -> Any:
         """What workers are sent of a function: with what the script has set around itself."""
         raise NotImplementedError
+
+    # -- names --
+
+    def name_of(self, number: int, fn: int) -> str | None:
+        """The name of a task's app; None: it is not known. `fn`: the id of its function, 0 for a promise."""
+        return self._names.get(fn) if fn else self._ended_names.get(number)
+
+    def note_name(self, number: int, name: str) -> None:
+        """The name of a promise that is about to fail, for the messages of tasks that need it."""
+        _note(self._ended_names, number, name)
 
     # -- functions --
 
@@ -91,6 +105,9 @@ class Submission:
                 check(number - (1 << 64), "numbering a function")
             status = lib.mt_driver_add_object(self._driver, number, codec.PICKLE, data, len(data))
             check(status, "registering a function")
+            name = codec.short_name(fn)
+            if name is not None:
+                _note(self._names, number, name)
             if captured.found:
                 self._captured[number] = captured.found
             known = self._functions.get(id(fn))
@@ -383,6 +400,16 @@ def _c_parts(parts: Sequence[Any]) -> tuple[Any, list[Any]]:
     return c_parts, pointers
 
 
+def _note(names: dict[int, str], number: int, name: str) -> None:
+    """Any thread, without a lock: each step is one of the interpreter's."""
+    names[number] = name
+    if len(names) > _MOST_NAMES:
+        with contextlib.suppress(
+            RuntimeError, StopIteration
+        ):  # another thread has changed it: the next one looks again
+            names.pop(next(iter(names)), None)
+
+
 def _nothing() -> None:
     pass
 
@@ -398,7 +425,11 @@ class _Known:
         self.get: Callable[[], Any]
         key = id(fn)
 
-        def gone(_: Any) -> None:  # any thread, at any time: it takes no lock
+        def gone(
+            _: Any, is_late: Callable[[], bool] = sys.is_finalizing
+        ) -> None:  # any thread and time: it takes no lock
+            if is_late():  # this module is being taken apart
+                return
             self.get = _nothing  # which held this function
             owner = engine()
             if owner is not None:

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Generic, Literal, TypeVar, overload
 
-from mpitask import running
+from mpitask import codec, running
 from mpitask.bulk.calls import Combine, CombinePieces, identity, item
 from mpitask.bulk.cutting import Piece, Work, make_work
 from mpitask.engine import Engine
@@ -38,7 +38,8 @@ class MapFuture(Generic[T]):
     iteration by `break` cancels the map, and so does the end of the script in the middle of it.
     """
 
-    def __init__(self, engine: Engine, work: Work, *, ordered: bool) -> None:
+    def __init__(self, engine: Engine, work: Work, *, ordered: bool, name: str | None = None) -> None:
+        self._name = name  # of the function, for messages
         self._engine = engine
         self._work = work
         self._ordered = ordered
@@ -184,7 +185,7 @@ class MapFuture(Generic[T]):
         if self._failure is not None:
             raise self._failure
         if self._cancelled:
-            raise concurrent.futures.CancelledError("this map was cancelled")
+            raise concurrent.futures.CancelledError(f"{self._text()} was cancelled")
 
     def _pieces(self, deadline: float | None) -> Iterator[list[T]]:
         for i in itertools.count():
@@ -207,7 +208,7 @@ class MapFuture(Generic[T]):
     def _wait(self, deadline: float | None) -> None:
         left = None if deadline is None else deadline - time.monotonic()
         if left is not None and left <= 0:
-            raise TimeoutError("the map has not ended within its timeout")
+            raise TimeoutError(f"{self._text()} has not ended within its timeout")
         self._engine.rest(self._state, 0.5 if left is None else min(left, 0.5))
         if self._feeder is not None and not self._feeder.is_alive() and not self._fed:
             raise RuntimeError("the thread that feeds this map has died")
@@ -227,7 +228,7 @@ class MapFuture(Generic[T]):
         if self._failure is not None:
             raise self._failure
         if self._cancelled:
-            raise concurrent.futures.CancelledError("this map was cancelled")
+            raise concurrent.futures.CancelledError(f"{self._text()} was cancelled")
         found: list[T] = []
         for piece in self._tasks:
             for values in piece.values(None if deadline is None else max(0.0, deadline - time.monotonic())):
@@ -362,7 +363,10 @@ class MapFuture(Generic[T]):
             pieces = self._ended if self._is_watched else [piece for piece in self._tasks if piece.task.done()]
             done = sum(piece.stop - piece.first for piece in pieces)
             total = "?" if not self._fed and self._work.total is None else len(self)
-        return f"<mpitask.MapFuture: {done} of {total} items have ended>"
+        return f"<mpitask.MapFuture{f' of {self._name}' if self._name else ''}: {done} of {total} items have ended>"
+
+    def _text(self) -> str:
+        return f"the map of {self._name}" if self._name else "the map"
 
 
 class _Futures(Sequence[Future[Any]]):
@@ -382,7 +386,9 @@ class _Futures(Sequence[Future[Any]]):
         index = index + len(self) if index < 0 else index
         piece = self._owner._find(index)
         engine = self._owner._engine
-        return engine.call(engine.function_id(item), (piece.task, index, piece.first), {})
+        future: Future[Any] = engine.call(engine.function_id(item), (piece.task, index, piece.first), {})
+        future._called = f"item {index} of {self._owner._text()}"
+        return future
 
 
 def map(  # noqa: A001 - the name that everybody knows, for the same thing
@@ -419,4 +425,6 @@ def map(  # noqa: A001 - the name that everybody knows, for the same thing
         raise ConfigurationError(f"chunksize={shown(chunksize)}: give a number above 0, or 'auto'")
     engine = running.current()
     fn = getattr(fn, "__wrapped__", fn) if hasattr(fn, "kind") else fn  # an app stands for its function
-    return MapFuture(engine, make_work(engine, fn, (iterable, *iterables), chunksize), ordered=ordered)
+    return MapFuture(
+        engine, make_work(engine, fn, (iterable, *iterables), chunksize), ordered=ordered, name=codec.short_name(fn)
+    )

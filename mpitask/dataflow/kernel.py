@@ -39,7 +39,7 @@ from mpitask.errors import (
     shown,
     worker_lost,
 )
-from mpitask.futures import DataFuture, Future, Promise
+from mpitask.futures import DataFuture, Future, Promise, name_of
 from mpitask.memo import BasicMemoizer, Memoizer
 
 _log = logging.getLogger("mpitask")
@@ -296,7 +296,7 @@ class Kernel(Preparation):
                 self.states.end(record, "cancelled")  # as it is, whichever of the two is cancelled first
                 return
             if error is not None:
-                self._fail(record, _not_run(record["id"], self._number_of(future), error), "dep_fail")
+                self._fail(record, _not_run(record, self._number_of(future), error, name_of(future)), "dep_fail")
                 return
         known = None
         if record["memoize"] and record["status"] not in FINAL_STATES:
@@ -426,13 +426,14 @@ class Kernel(Preparation):
                     "its process was ended, because the function did not let Python interrupt it"
                 )
             else:
-                error = worker_lost(record["id"], error.host, error.pid, error.wait_status, error.what)
+                name = str(record["func_name"])
+                error = worker_lost(record["id"], error.host, error.pid, error.wait_status, error.what, name)
         if (
             isinstance(target, Future)
             and target.task_status() == "dependency_failed"
             and isinstance(error, DependencyError)
         ):
-            self._fail(record, _not_run(record["id"], error.via, error), "dep_fail")
+            self._fail(record, _not_run(record, error.via, error, error.names[1]), "dep_fail")
         else:
             self._failed_attempt(record, error)
 
@@ -491,7 +492,8 @@ class Kernel(Preparation):
     def _joined(self, record: TaskRecord, value: Any, futures: Sequence[concurrent.futures.Future[Any]]) -> None:
         failures = joins.failures_of(futures)
         if failures:
-            self._fail(record, JoinError(record["id"], failures))
+            name = next((name_of(future) for future in futures if error_of(future) is not None), None)
+            self._fail(record, JoinError(record["id"], failures, (str(record["func_name"]), name)))
             return
         result = joins.result_of(value)
         self._note_result(record, result)
@@ -540,12 +542,13 @@ class _ForMemo(dict[str, Any]):
             self._record[key] = value
 
 
-def _not_run(task: int, via: int, error: BaseException) -> DependencyError:
-    """What a call ends with whose argument, made by task `via`, is not there because of `error`."""
-    cause, root = via, error
+def _not_run(record: TaskRecord, via: int, error: BaseException, name: str | None) -> DependencyError:
+    """What a call ends with whose argument, made by task `via` of app `name`, is not there because of `error`."""
+    cause, root, first = via, error, name
     while isinstance(root, DependencyError):
-        cause, root = root.cause, root.root
-    return DependencyError(task, via, cause, root)
+        cause, first = root.cause, root.names[2]
+        root = root.root
+    return DependencyError(record["id"], via, cause, root, (str(record["func_name"]), name, first))
 
 
 def kernel_of(engine: Engine) -> Kernel:

@@ -214,7 +214,13 @@ class CallFuture(AppFuture, Promise[Any]):
         return self._cancel_call(self.task_record)
 
     def __repr__(self) -> str:
-        return super().__repr__() if self._promise is not None else "<mpitask.Future of a remembered call: memo_done>"
+        if self._promise is not None:
+            return super().__repr__()
+        name = self._name()
+        return f"<mpitask.Future of a remembered call{f' of {name}' if name else ''}: memo_done>"
+
+    def _name(self) -> str | None:
+        return super()._name() if self.task_record is None else str(self.task_record["func_name"])
 
     def task_status(self) -> str:
         """The state in words."""

@@ -68,6 +68,8 @@ class States:
             old = self.count(record, state)
         self._tell_hooks(record, old, state)
         self.tasks.pop(record["id"], None)
+        if state not in ("exec_done", "memo_done"):
+            future._engine.note_name(record["id"], str(record["func_name"]))
         try:
             if error is not None:
                 # Tasks that need it tell of the first failure, not of all between.

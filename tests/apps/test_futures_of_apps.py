@@ -71,7 +71,7 @@ def test_a_future_that_has_ended(app: Any) -> None:
     assert future.task_status() in ("done", "exec_done", "memo_done")
     assert f"task {future.tid}" in repr(future)
     assert future.task_status() in repr(future)
-    assert future.why() == f"task {future.tid} is done"
+    assert future.why() == f"task {future.tid} ({app.name}) is done"
     assert list(future.outputs) == []
     assert (future.stdout, future.stderr) == (None, None)
     assert future.result() is future.result()
@@ -113,8 +113,8 @@ def test_states_on_the_way(app: Any, tmp_path: Path, full: Callable[[], None]) -
     assert not any(future.done() or future.running() for future in (queued, waiting))
     assert queued.task_status() in ("waiting", "ready", "launched")
     assert waiting.task_status() in ("waiting", "pending", "launched")
-    assert waiting.why() == f"task {waiting.tid} is {waiting.task_status()}"
-    with pytest.raises(TimeoutError, match=f"task {waiting.tid} has not ended within"):
+    assert waiting.why() == f"task {waiting.tid} ({app.name}) is {waiting.task_status()}"
+    with pytest.raises(TimeoutError, match=rf"task {waiting.tid} \({app.name}\) has not ended within"):
         waiting.result(timeout=0.01)
     with pytest.raises(TimeoutError):
         waiting.exception(timeout=0)
@@ -170,7 +170,7 @@ def test_exceptions() -> None:
     assert "raise ValueError(text)" in str(error.__cause__)
     assert failed.exception() is error
     assert failed.task_status() == "failed"
-    assert failed.why() == f"task {failed.tid} failed: ValueError: boom"
+    assert failed.why() == f"task {failed.tid} (fail) failed: ValueError: boom"
 
 
 def test_an_exception_that_cannot_be_unpickled() -> None:
@@ -198,7 +198,7 @@ def test_a_lost_worker_is_named_by_the_number_of_the_call() -> None:
         error = future.exception(timeout=60)
         assert isinstance(error, WorkerLost)
         assert (error.task, error.exit_status) == (future.tid, 4)
-        assert f"task {future.tid} was lost" in str(error)
+        assert f"task {future.tid} (die) was lost" in str(error)
 
 
 CHAINS = [
@@ -233,7 +233,7 @@ def test_dependency_errors(first: Any, chain: list[Any]) -> None:
     assert future.why().endswith("because of ValueError: at the root")
     if error.cause != via.tid:  # a plain call knows of a managed one only that it failed
         assert error.cause == root.tid
-        assert f"needs the result of task {root.tid}, through task {via.tid}" in str(error)
+        assert f"because task {root.tid} (fail), which it needs through task {via.tid} (" in str(error)
     assert error.dependent_exceptions_tids == [(error.root, f"task {error.cause}")]
     assert pickle.loads(pickle.dumps(error)).via == via.tid
 
@@ -263,7 +263,8 @@ def test_cancelling_before_it_runs(full: Callable[[], None], engine: Engine) -> 
         assert not future.running()
         assert future.task_status() == "cancelled"
         assert "cancelled" in repr(future)
-        assert future.why() == f"task {future.tid} was cancelled"
+        assert future.why().endswith(") was cancelled")
+        assert future.why().startswith(f"task {future.tid} (")
         for ask in (future.result, future.exception):
             with pytest.raises(concurrent.futures.CancelledError):
                 ask(timeout=60)

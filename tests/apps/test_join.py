@@ -129,7 +129,7 @@ def test_an_argument_that_failed() -> None:
     called: list[int] = []
     bad = fail("no value")
     joined = join_app(lambda x: called.append(1) or echo(x))(bad)
-    with pytest.raises(DependencyError, match=f"needs the result of task {bad.tid}, which failed with ValueError"):
+    with pytest.raises(DependencyError, match=rf"not run because task {bad.tid} \(fail\) failed: ValueError"):
         joined.result(timeout=60)
     assert (joined.task_status(), called) == ("dep_fail", [])
 

@@ -25,7 +25,7 @@ PRINTED: dict[str, list[str]] = {
         "285",
         r"\d+ /etc/passwd\n",
         "5050",
-        "task 2 .*was not run: .* exceeded walltime: 0.5 seconds",
+        "task 2 .*was not run because .* exceeded walltime: 0.5 seconds",
         "55",
         "144 exec_done",
         "499999500000.0\n45.0",

@@ -473,9 +473,8 @@ def _refuse_here(pid: int) -> Any:
 
 def test_a_result_that_cannot_be_unpickled() -> None:
     future = python_app(Unreadable)()
-    wanted = (
-        rf"the result of task {future.tid} cannot be unpickled here: LookupError: made by \d+; it needs .*_refuse_here"
-    )
+    whose = rf"the result of task {future.tid} \(Unreadable\)"
+    wanted = whose + r" cannot be unpickled here: LookupError: made by \d+; it needs .*_refuse_here"
     with pytest.raises(SerializationError, match=wanted) as caught:
         future.result(timeout=60)
     assert isinstance(caught.value.__cause__, LookupError)

@@ -28,7 +28,7 @@ WAYS = [
     ("sys.exit('a message')", 1, "a message"),
     ("os.kill(os.getpid(), signal.SIGTERM); time.sleep(30)", 143, ""),
     ("os.kill(os.getpid(), signal.SIGINT); time.sleep(30)", 130, "interrupted"),
-    ("slow[0].result(timeout=0.2)", 1, "TimeoutError: task 50 has not ended within 0.2 s"),
+    ("slow[0].result(timeout=0.2)", 1, "TimeoutError: task 50 (sleep) has not ended within 0.2 s"),
 ]
 
 
@@ -131,7 +131,7 @@ with load(workers=2):
 print(left.result(), left)
 """
     result = launcher.run(source, plain=True)
-    assert (result.rc, result.out) == (0, "4\n42 <mpitask.Future of task 2: done>\n"), result.err
+    assert (result.rc, result.out) == (0, "4\n42 <mpitask.Future of task 2 (double): done>\n"), result.err
 
 
 def test_load_without_with_drops_and_says_so(launcher: Launcher) -> None:

@@ -54,13 +54,13 @@ def with_failures(error: errors.DependencyError, depends: Sequence[Future[Any]])
     root = failures[0][0]
     while isinstance(root, errors.DependencyError):
         root = root.root
-    return _rebuild((error.task, error.via, error.cause, root), failures)
+    return _rebuild((error.task, error.via, error.cause, root, error.names), failures)
 
 
-def as_lost(error: SystemExit, number: int) -> WorkerLost:
+def as_lost(error: SystemExit, number: int, name: str | None) -> WorkerLost:
     """What a call ends with whose function has left: raised by `result()`, the other one would end the script."""
     code = error.code if isinstance(error.code, int) else error.code is not None
-    lost = WorkerLost(number, "", 0, (int(code) & 0xFF) << 8, "worker")
+    lost = WorkerLost(number, "", 0, (int(code) & 0xFF) << 8, "worker", name)
     lost.__cause__ = error
     return lost
 
@@ -74,7 +74,7 @@ class ParslKernel(Kernel):
 
     def _failed_attempt(self, record: TaskRecord, error: BaseException) -> None:
         if isinstance(error, SystemExit) and record["pool"] is None:
-            error = as_lost(error, record["id"])
+            error = as_lost(error, record["id"], str(record["func_name"]))
         super()._failed_attempt(record, error)
 
     def _fail(self, record: TaskRecord, error: BaseException, state: str = "failed") -> None:

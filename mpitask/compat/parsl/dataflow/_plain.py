@@ -32,7 +32,7 @@ from mpitask.compat.parsl.log_utils import heard
 from mpitask.dataflow import AppFuture, TaskRecord, walk
 from mpitask.engine import Engine
 from mpitask.files import File
-from mpitask.futures import DataFuture
+from mpitask.futures import DataFuture, name_of
 from mpitask.native import lib
 from mpitask.submission import goes_flat
 
@@ -351,7 +351,7 @@ class PlainCalls:
     def told(self, future: PlainFuture, error: BaseException) -> BaseException:
         """An error as Parsl tells it."""
         if isinstance(error, SystemExit):
-            return as_lost(error, future.tid)
+            return as_lost(error, future.tid, name_of(future))
         if isinstance(error, errors.DependencyError) and future.task_status() == States.dep_fail:
             return with_failures(error, walk.futures_in(future._args, future._kwargs))
         return error
