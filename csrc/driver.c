@@ -86,6 +86,7 @@ void mt_driver_destroy(mt_driver *d) {
         d->notified_first = task->next;
         mt_task_unref(task);
     }
+    for (uint32_t i = 0; i < mt_load_relaxed(&d->n_kept); i++) mt_task_unref(d->failures[i]);
     mt_engine_destroy(d->engine);
     for (uint32_t i = 0; i < d->n_peers; i++) {
         mti_link_clean_up(&d->peers[i].link.base);

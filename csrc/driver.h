@@ -51,6 +51,7 @@ typedef struct mt_driver_stats {
     uint64_t neighbours; /* ranks above and below */
     uint64_t bells;      /* of them those on this node whose bells are rung; the others poll */
     uint64_t cpu_ns; /* of the engine thread; stays when it has ended */
+    uint64_t failed;  /* of those that ended: they ran and failed, or were lost */
 } mt_driver_stats;
 
 /* An engine that does not run yet. NULL: out of memory, a bad option, or errno. */
@@ -145,6 +146,8 @@ MT_EXPORT int mt_driver_next_notified(mt_driver *driver, uint64_t *out, uint32_t
 MT_EXPORT MT_MUST_CHECK int mt_driver_wait_all(mt_driver *driver, int64_t timeout_ns);
 
 MT_EXPORT mt_driver_stats mt_driver_stats_now(mt_driver *driver);
+/* Any thread. Task `i` of the first 256 that have failed, with a reference for the caller; 0: there is none, or this is a worker's engine. */
+MT_EXPORT uint64_t mt_driver_failed_task(mt_driver *driver, uint32_t i);
 
 /* cffi:end */
 

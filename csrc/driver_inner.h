@@ -62,6 +62,8 @@ typedef struct mt_peer {
 
 enum mt_phase { PHASE_NEW, PHASE_RUNNING, PHASE_STOPPING, PHASE_LEAVING, PHASE_ENDED };
 
+#define MT_FAILURES_KEPT 256
+
 struct mt_driver {
     mt_ours ours; /* in a forked child there is no engine thread: everything is as after its end */
     const mt_alloc *alloc;
@@ -104,6 +106,11 @@ struct mt_driver {
     mt_ids ids; /* of objects */
     pthread_mutex_t notified_lock;
     mt_task *notified_first, *notified_last; /* a reference each */
+
+    /* the first tasks that failed, a reference each; written by the engine thread, `n_kept` last, read by any */
+    mt_task *failures[MT_FAILURES_KEPT];
+    _Atomic uint32_t n_kept;
+    _Atomic uint64_t n_failed;
 
     /* the engine thread's own */
     enum mt_phase phase;

@@ -22,6 +22,7 @@ mt_driver_stats mt_driver_stats_now(mt_driver *d) {
                              .objects = mt_load_relaxed(&d->objects),
                              .objects_sent = mt_load_relaxed(&d->objects_sent),
                              .objects_mapped = mt_load_relaxed(&d->objects_mapped),
+                             .failed = mt_load_relaxed(&d->n_failed),
                              .neighbours = d->n_peers};
     for (uint32_t i = 0; i < d->n_peers; i++) stats.bells += d->peers[i].bell != NULL;
     clockid_t clock;

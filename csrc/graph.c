@@ -117,7 +117,7 @@ static void settle(mt_graph *graph, mt_task *task, uint32_t state, const mt_valu
         task->value_blob = NULL;
     }
     ++*count_of_state(graph, state);
-    if (flags == 0) {
+    if (flags == 0 && state != MT_FAILED) {
         mt_task_unref(task);
         return;
     }

@@ -60,7 +60,7 @@ MT_EXPORT mt_task *mt_graph_cancel_next(mt_graph *graph);
 /* Ends every task that has not ended, as cancelled. */
 MT_EXPORT void mt_graph_abandon(mt_graph *graph);
 
-/* The next task that ended while somebody waited for it; NULL: none. One reference to it becomes the caller's; `*out_flags`
+/* The next task that failed, or ended while somebody waited for it; NULL: none. One reference to it becomes the caller's; `*out_flags`
  * are the flags that were set (MT_WAITED, MT_NOTIFY). */
 MT_EXPORT mt_task *mt_graph_take_ended(mt_graph *graph, uint32_t *out_flags);
 

@@ -490,10 +490,28 @@ void mti_driver_refuse_message(mt_driver *d, mt_message message) {
     }
 }
 
+/* For whoever asks at the end which failures nobody has looked at. */
+static void keep_failure(mt_driver *d, mt_task *task) {
+    uint32_t n = mt_load_relaxed(&d->n_kept);
+    if (n == MT_FAILURES_KEPT || d->uplink != NULL) return;
+    mt_task_ref(task);
+    d->failures[n] = task;
+    mt_store_release(&d->n_kept, n + 1); /* pairs with mt_driver_failed_task */
+}
+
+uint64_t mt_driver_failed_task(mt_driver *d, uint32_t i) {
+    if (i >= mt_load_acquire(&d->n_kept)) return 0; /* pairs with keep_failure */
+    mt_task_ref(d->failures[i]);
+    return (uint64_t)(uintptr_t)d->failures[i];
+}
+
 void mti_driver_wake_waiters(mt_driver *d) {
     bool notify = false, waited = false;
     uint32_t flags;
+    mt_graph_counts counts = mt_engine_stats_now(d->engine).graph;
+    bool has_failures = counts.failed != mt_load_relaxed(&d->n_failed);
     for (mt_task *task; (task = mt_engine_take_ended(d->engine, &flags)) != NULL;) {
+        if (has_failures && mt_task_state(task) == MT_FAILED) keep_failure(d, task);
         if ((flags & MT_WAITED) != 0) {
             mti_futex_wake(&task->state, INT_MAX, false);
             waited = true;
@@ -515,7 +533,7 @@ void mti_driver_wake_waiters(mt_driver *d) {
     }
     if (waited) mti_local_ring_inline(d->local);
     if (notify) mti_gate_open(&d->notify_gate);
-    mt_graph_counts counts = mt_engine_stats_now(d->engine).graph;
+    if (has_failures) mt_store_relaxed(&d->n_failed, counts.failed);
     uint64_t ended = counts.done + counts.failed + counts.dependency_failed + counts.cancelled;
     if (ended == mt_load_relaxed(&d->n_ended)) return;
     mt_store_release(&d->n_ended, ended);

@@ -41,6 +41,8 @@ class Config:
         loss_retries: how often it is tried again after the loss of its worker or rank, before `retries` are used up.
         exit_mode: what the normal end of a `with load():` block does. "wait" finishes all tasks, "cleanup" drops what
             has not ended, "skip" leaves the engine running. After an exception tasks are dropped, but with "skip".
+        on_task_failure: what the end of a script does when tasks have failed and nobody has looked at their results.
+            "warn" says so in one line on standard error; "exit" also ends `python -m mpitask` with exit code 1.
         run_dir: parent of the directories, one for each run, that hold logs and checkpoints. Nothing is made there
             before something is to be written.
         retry_handler: called as `retry_handler(exception, record)` after a failed attempt; what it returns is added up,
@@ -79,6 +81,11 @@ class Config:
     exit_mode: Literal["wait", "cleanup", "skip"] = _option(
         "wait", ("wait", "cleanup", "skip"), "what the normal end of a `with load():` block does"
     )
+    on_task_failure: Literal["warn", "exit"] = _option(
+        "warn",
+        ("warn", "exit"),
+        "of failures that nobody looked at: one line at the end (default), or exit code 1",
+    )
     ring_bytes: int = _option(
         1 << 18, "number", "size of each shared-memory ring of a worker; a power of two", is_late=False
     )
@@ -115,6 +122,8 @@ class Config:
             raise ConfigurationError(f"progress={self.progress!r}: give 'adaptive' or 'spin'")
         if self.exit_mode not in ("wait", "cleanup", "skip"):
             raise ConfigurationError(f"exit_mode={self.exit_mode!r}: give 'wait', 'cleanup' or 'skip'")
+        if self.on_task_failure not in ("warn", "exit"):
+            raise ConfigurationError(f"on_task_failure={self.on_task_failure!r}: give 'warn' or 'exit'")
         for name in ("retries", "loss_retries"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 255:

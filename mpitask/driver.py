@@ -85,7 +85,7 @@ def _destroy(pointer: Any, _borrowed: list[Any]) -> None:
 
 _STATS = (
     *("submitted", "ended", "ready", "slots", "steps", "sleeps", "frames_in", "frames_out"),
-    *("recalled", "objects", "objects_sent", "objects_mapped", "neighbours", "bells", "guards", "cpu_ns"),
+    *("recalled", "objects", "objects_sent", "objects_mapped", "neighbours", "bells", "guards", "cpu_ns", "failed"),
 )
 
 

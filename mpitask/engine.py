@@ -22,9 +22,10 @@ from mpitask.config import Config, asked_for, flag_of, is_late, make_config
 from mpitask.driver import Driver, Network, make_driver, stats_of
 from mpitask.environment import usable_cores
 from mpitask.errors import ConfigurationError, EngineClosedError
-from mpitask.futures import Future
+from mpitask.futures import Future, name_of
 from mpitask.native import check, ffi, lib
 from mpitask.submission import Submission
+from mpitask.unseen import describe
 from mpitask.worker.runner import Runner
 
 _log = logging.getLogger("mpitask")
@@ -34,6 +35,7 @@ _CLOSE_SLACK_S = 0.5  # beyond the engine thread's own limit
 _CALLBACKS_S = 1.0  # those of dropped tasks may take
 _LONGEST_PAUSE_S = 0.5
 _PATIENCE_S = 5.0  # then the end of a script says what it waits for, if that may never end
+_MOST_FAILURES = 256  # that the core keeps
 _LOOK_NS = 5_000_000  # how often a task that waits for all others looks
 
 
@@ -318,7 +320,8 @@ class Engine(Submission):
     def stats(self) -> dict[str, int]:
         """What the engine has counted.
 
-        submitted and ended tasks; ready: could run, and wait for a worker; slots: workers that are up;
+        submitted and ended tasks; failed: of those that ended; ready: could run, and wait for a worker; slots: workers
+        that are up;
         recalled: tasks taken back from a busy worker;
         objects: functions, shared and large values that the root holds; objects_sent: how often one was sent to a
         worker or rank right below; objects_mapped: of which the worker maps it;
@@ -327,6 +330,12 @@ class Engine(Submission):
         thread: steps, sleeps, frames_in, frames_out, cpu_ns.
         """
         return stats_of(self._driver)
+
+    def unseen_failures(self) -> str:
+        """How many tasks have failed of which nobody has got the exception, and the first; empty: there are none."""
+        failures = [Future[Any](self, handle) for handle in self._unseen.handles()]
+        names = [name_of(future) for future in failures]
+        return describe(names, failures[0].why(), len(failures) < _MOST_FAILURES) if failures else ""
 
     # -- callbacks --
 
@@ -396,6 +405,8 @@ class Engine(Submission):
             self.finish()
         with self._lock:
             first, self._closed = not self._closed, True
+        if first and not self.is_job and (unseen := self.unseen_failures()):
+            _log.warning("%s", unseen)
         self._call_closers(self._closers if first else ())
         if first and self._started:
             lib.mt_driver_stop(self._driver, lib.MT_STOP_NOW if drop else lib.MT_STOP_DRAIN)

@@ -184,6 +184,7 @@ class Future(concurrent.futures.Future[T]):
             error = codec.decode_exception(data, whose)
         if state == lib.MT_DEPENDENCY_FAILED:
             error = DependencyError(self.tid, raw.via, raw.cause, error, names)
+        self._engine._unseen.saw(self.tid, error)
         return error
 
     # -- state --

@@ -17,6 +17,7 @@ from mpitask.errors import FORKED, EngineClosedError, MpitaskError, NoEngineErro
 from mpitask.futures import Future, Promise
 from mpitask.native import check, ffi, lib
 from mpitask.shared import Shared
+from mpitask.unseen import Unseen
 from mpitask.watch import Check, watch
 from mpitask.worker.runner import Runner
 
@@ -44,6 +45,7 @@ class Submission:
         self.config = config
         self._driver = driver
         self._lock = threading.Lock()
+        self._unseen = Unseen(driver)
         self._functions: dict[int, _Known] = {}  # by id()
         self._names: dict[int, str] = {}  # of functions, for messages: by their ids, also after they are gone
         self._ended_names: dict[int, str] = {}  # of promises that have failed, by their numbers

@@ -95,6 +95,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     code = _run(engine, target)
     if os.getpid() != home:
         _end_forked_script(code)
+    code = _look_back(engine, code)
     clean = engine.close(drop=True)
     _leave(job, code, clean=clean)
 
@@ -183,7 +184,7 @@ def _run(engine: Engine, target: Target) -> int:
         return _code_of(error)
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, _on_second_interrupt)
-        print("mpitask: interrupted; tasks that had not finished are dropped", file=sys.stderr)
+        print("mpitask: interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
     except BaseException as error:  # noqa: BLE001 - as the interpreter does for a script
         if isinstance(error, BrokenPipeError) and ending.readers_have_gone():
@@ -194,6 +195,18 @@ def _run(engine: Engine, target: Target) -> int:
         traceback.print_exception(type(error), error, frames)
         return 1
     return 0
+
+
+def _look_back(engine: Engine, code: int) -> int:
+    """Tells of what the script has not heard: failures, and tasks that end with it. The exit code."""
+    dropped = engine.unfinished
+    if dropped:
+        plural = "" if dropped == 1 else "s"
+        print(f"mpitask: {dropped} task{plural} that had not finished: dropped", file=sys.stderr)
+    unseen = engine.unseen_failures()
+    if unseen:
+        print(f"mpitask: {unseen}", file=sys.stderr)
+    return 1 if unseen and code == 0 and engine.config.on_task_failure == "exit" else code
 
 
 def _code_of(error: SystemExit) -> int:

@@ -188,7 +188,12 @@ class CallFuture(AppFuture, Promise[Any]):
         record = self.task_record
         if record is not None and record["status"] not in FINAL_STATES:
             self._wait(timeout)
-        return record if record is not None and record["status"] in FINAL_STATES else None
+        if record is None or record["status"] not in FINAL_STATES:
+            return None
+        error = record.get("exception")
+        if error is not None:
+            self._engine._unseen.saw(record["id"], error)
+        return record
 
     def done(self) -> bool:
         """As `Future.done`."""

@@ -23,7 +23,7 @@ LAYERS = [
     {"bulk", "executor"},
     {"engine", "submission", "running", "agent", "nested"},
     {"futures", "shared"},
-    {"driver", "mpi", "worker", "tree"},
+    {"driver", "mpi", "worker", "tree", "unseen"},
     {"codec", "config"},
     {"definitions", "pickling", "watch"},
     {"staging", "memo"},

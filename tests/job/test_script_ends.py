@@ -178,3 +178,66 @@ print("goes on")
     command = f"trap '' HUP; exec {LOCAL_PYTHON} -m mpitask {path}"
     done = subprocess.run(["bash", "-c", command], check=False, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, "goes on\n"), done.stderr
+
+
+UNSEEN = """
+import asyncio, sys, mpitask
+@mpitask.python_app
+def bad(x): raise ValueError(f"no {x}")
+@mpitask.python_app
+def need(x): return x
+@mpitask.join_app
+def joined(): return bad(7)
+"""
+
+WAYS_TO_LOOK = {
+    "bad(1)": "1 task failed",
+    "f = bad(1); g = bad(2); f.exception()": "1 task failed",
+    "f = bad(1); f.exception()": "",
+    "f = bad(1); need(f).exception()": "",
+    "f = bad(1); need(f)": "1 task failed",
+    "import concurrent.futures\nf = bad(1); concurrent.futures.wait([f]); f.why()": "",
+    "import concurrent.futures\nf = bad(1); concurrent.futures.wait([f])": "1 task failed",
+    "f = bad(1); f.add_done_callback(lambda f: f.exception())": "",
+    "async def go():\n    try: await bad(1)\n    except ValueError: pass\nasyncio.run(go())": "",
+    "joined()": "1 task failed",
+    "joined().exception()": "",
+    "for i in range(300): bad(i)": "more than 256 tasks failed",
+    "fs = [bad(i) for i in range(5000)]\nfor f in fs: f.exception()": "",
+}
+
+
+@pytest.mark.parametrize("plain", [True, False])
+@pytest.mark.parametrize("way", WAYS_TO_LOOK)
+def test_failures_that_nobody_looked_at_are_told(launcher: Launcher, way: str, plain: bool) -> None:
+    way_in_block = "\n    ".join(way.splitlines())
+    body = f"with mpitask.load(workers=2):\n    {way_in_block}" if plain else way
+    result = launcher.run(UNSEEN + body, plain=plain)
+    assert result.rc == 0, result.err
+    expected = WAYS_TO_LOOK[way]
+    if expected:
+        assert result.err.count("\n") == 1
+        number, word, _ = expected.rsplit(" ", 2)
+        app = "joined" if way == "joined()" else "bad"
+        assert f"{number} {word} ({number.removeprefix('more than ')} of {app}) failed, and nobody looked" in result.err
+        assert "ValueError: no" in result.err
+    else:
+        assert not result.err
+
+
+@pytest.mark.parametrize(("last", "rc"), [("", 1), ("f.exception()", 0), ("sys.exit(3)", 3)])
+def test_failures_may_decide_the_exit_code(launcher: Launcher, last: str, rc: int) -> None:
+    result = launcher.run(UNSEEN + f"f = bad(1)\n{last}\n", options=["--on-task-failure", "exit"])
+    assert result.rc == rc, result.err
+
+
+def test_tasks_that_are_dropped_are_counted(launcher: Launcher) -> None:
+    source = """
+import time, mpitask
+fs = [mpitask.python_app(time.sleep)(60) for _ in range(5)]
+while not fs[0].running(): time.sleep(0.01)
+1 / 0
+"""
+    result = launcher.run(source)
+    assert result.rc == 1
+    assert "mpitask: 5 tasks that had not finished: dropped" in result.err

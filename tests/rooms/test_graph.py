@@ -314,6 +314,7 @@ def test_a_chain_of_many_thousands_needs_no_stack(outcome: int) -> None:
         assert graph.counts() == {"done": 1, "ready": 1, "waiting": length - 2}
         assert graph.cancel(graph.take()[0])
         assert graph.counts() == {"done": 1, "cancelled": 1, "dependency_failed": length - 2}
+    assert [task for task, _ in graph.take_ended()] == ([0] if outcome == ERROR else [])
     lib.mt_task_unref(first)
     lib.mt_task_unref(last)
     assert memory.live == 1, "the graph"
