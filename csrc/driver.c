@@ -523,7 +523,7 @@ static void *run(void *argument) {
     if (status == MT_OK && d->bank != NULL) {
         status = mt_engine_add_lane(d->engine, MT_ROLE_CHILD, mti_bank_link(d->bank), &d->bank_lane);
     }
-    if (status == MT_OK) status = mti_local_start(d->local, d->engine);
+    if (status == MT_OK) status = mti_local_start(d->local, d->engine, now_ns());
     if (status != MT_OK) fail(d, status);
     while (d->phase != PHASE_ENDED) {
         uint64_t moved = 0;

@@ -203,7 +203,8 @@ static int start_zygote(mt_local *local) {
     return status;
 }
 
-int mti_local_start(mt_local *local, mt_engine *engine) {
+int mti_local_start(mt_local *local, mt_engine *engine, uint64_t now_ns) {
+    local->now_ns = now_ns;
     local->engine = engine;
     for (uint32_t i = 0; i < local->n_workers; i++) {
         worker *w = &local->workers[i];

@@ -37,7 +37,7 @@ void mti_local_ring_inline(mt_local *local);
 uint32_t mti_local_inline_index(const mt_local *local);
 
 /* Adds the lanes and starts the zygote. */
-MT_MUST_CHECK int mti_local_start(mt_local *local, mt_engine *engine);
+MT_MUST_CHECK int mti_local_start(mt_local *local, mt_engine *engine, uint64_t now_ns);
 /* Takes in what workers and zygote have sent; `*out_n` grows by the records taken. */
 MT_MUST_CHECK int mti_local_step(mt_local *local, uint64_t now_ns, uint64_t *out_n);
 /* Sends what waits and lets the workers see it; `*out_n` grows by the bytes moved. */

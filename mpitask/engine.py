@@ -422,6 +422,8 @@ class Engine(Submission):
         for future in self._take_watched(None):
             future._became_final()
         running.ended(self)
+        self._closers.clear()
+        self.extension = None  # which refers to this: the memory of workers would stay until the next look for cycles
         return bool(lib.mt_driver_is_clean(self._driver))
 
     @staticmethod

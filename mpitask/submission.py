@@ -350,7 +350,8 @@ class Submission:
             return
         if failure == lib.MT_E_WORKERS:
             raise MpitaskError(
-                "no worker process could be started: each one died before it was ready. Its standard error says why; "
+                "no worker process could be started: each one died before it was ready, or could not be forked. "
+                "Standard error says why; "
                 f"try `{sys.executable} -c 'import mpitask.worker.zygote'`"
             )
         check(failure, "the engine has ended because of an error")

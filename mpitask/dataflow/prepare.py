@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import numbers
 import os
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -51,7 +52,7 @@ class Transfers:
     """What staging providers need of the kernel."""
 
     def __init__(self, kernel: _Submits) -> None:
-        self._kernel = kernel
+        self._kernel: _Submits = weakref.proxy(kernel)  # which has this: they go together, without a look for cycles
 
     @property
     def working_dir(self) -> str:

@@ -42,3 +42,31 @@ def test_an_inline_task_may_outlive_its_engine(tmp_path: Path) -> None:
     script.write_text(OUTLIVED)
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=90, check=False)
     assert (done.returncode, done.stdout) == (0, "1 outlived it\n"), done.stderr
+
+
+LOADED_AGAIN = """
+import gc, os, mpitask
+gc.disable()
+
+@mpitask.python_app
+def f(x):
+    return x + 1
+
+def descriptors():
+    return len(os.listdir("/proc/self/fd"))
+
+for i in range(12):
+    with mpitask.load(workers=1):
+        assert f(i).result() == i + 1
+    if i == 2:
+        before = descriptors()
+print(descriptors() - before)
+"""
+
+
+def test_closed_engines_go_without_a_look_for_cycles(tmp_path: Path) -> None:
+    """Each has a descriptor, and the memory of its workers."""
+    script = tmp_path / "script.py"
+    script.write_text(LOADED_AGAIN)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=90, check=False)
+    assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr
