@@ -347,8 +347,14 @@ static void order_stop(mt_driver *d, uint32_t mode) {
     d->stop_deadline_ns = 0;
 }
 
+static void note_failure(mt_driver *d, int status) {
+    if (status == MT_OK || mt_load_relaxed(&d->failure) != MT_OK) return;
+    d->failure_errno = status == MT_E_SYS ? errno : 0;
+    mt_store_release(&d->failure, status); /* pairs with mt_driver_failure */
+}
+
 static void fail(mt_driver *d, int status) {
-    if (mt_load_relaxed(&d->failure) == MT_OK) mt_store_release(&d->failure, status);
+    note_failure(d, status);
     if (d->phase == PHASE_RUNNING) {
         order_stop(d, MT_STOP_NOW);
     } else {
@@ -361,7 +367,7 @@ static void carry_out_stop(mt_driver *d) {
     mt_engine_abandon(d->engine);
     int status = mt_engine_stop_children(d->engine, d->stop_mode);
     if (status == MT_OK) status = mti_local_stop(d->local, d->stop_mode);
-    if (status != MT_OK && mt_load_relaxed(&d->failure) == MT_OK) mt_store_release(&d->failure, status);
+    note_failure(d, status);
 }
 
 /* Moves the stop on: children and processes first, then our own BYE, then the sends that carry it. */

@@ -83,6 +83,8 @@ MT_EXPORT void mt_driver_stop(mt_driver *driver, uint32_t mode);
 MT_EXPORT MT_MUST_CHECK int mt_driver_join(mt_driver *driver, int64_t timeout_ns);
 /* Any thread. Why the engine ended by itself: MT_OK if it did not. `mt_driver_is_clean` false: some process below may still be there. */
 MT_EXPORT int mt_driver_failure(const mt_driver *driver);
+/* Any thread, after mt_driver_failure has given MT_E_SYS: errno of the call, which was to start the process that forks this rank's workers. */
+MT_EXPORT int mt_driver_failure_errno(const mt_driver *driver);
 MT_EXPORT bool mt_driver_is_clean(const mt_driver *driver);
 /* Any thread. False in a child that was forked from the process that has the engine: there it is as if the engine had ended. */
 MT_EXPORT bool mt_driver_is_ours(const mt_driver *driver);

@@ -85,6 +85,7 @@ struct mt_driver {
     /* written by the engine thread, read by any */
     _Atomic uint32_t ended; /* 1: the engine thread is gone */
     _Atomic int failure;
+    int failure_errno; /* of a failed system call; written before `failure` */
     _Atomic uint32_t is_clean;
     _Atomic uint64_t n_ended;
     _Atomic uint64_t slots;

@@ -433,6 +433,8 @@ int mt_driver_join(mt_driver *d, int64_t timeout_ns) {
 
 int mt_driver_failure(const mt_driver *d) { return mt_load_acquire(&d->failure); } /* pairs with fail() */
 
+int mt_driver_failure_errno(const mt_driver *d) { return d->failure_errno; }
+
 bool mt_driver_is_ours(const mt_driver *d) { return mti_is_ours(&d->ours); }
 
 bool mt_driver_is_clean(const mt_driver *d) { return mt_load_acquire(&d->is_clean) != 0; } /* pairs with end_thread */

@@ -15,7 +15,7 @@ from mpitask import codec
 from mpitask.config import Config
 from mpitask.errors import FORKED, EngineClosedError, MpitaskError, NoEngineError, SerializationError
 from mpitask.futures import Future, Promise
-from mpitask.native import check, ffi, lib
+from mpitask.native import check, ffi, lib, system_error
 from mpitask.shared import Shared
 from mpitask.unseen import Unseen
 from mpitask.watch import Check, watch
@@ -354,6 +354,9 @@ class Submission:
                 "Standard error says why; "
                 f"try `{sys.executable} -c 'import mpitask.worker.zygote'`"
             )
+        if failure == lib.MT_E_SYS:
+            number = lib.mt_driver_failure_errno(self._driver)
+            raise system_error(number, "the engine has ended: the process that forks its workers cannot be started")
         check(failure, "the engine has ended because of an error")
 
 
