@@ -57,8 +57,13 @@ def with_failures(error: errors.DependencyError, depends: Sequence[Future[Any]])
     return _rebuild((error.task, error.via, error.cause, root, error.names), failures)
 
 
-def as_lost(error: SystemExit, number: int, name: str | None) -> WorkerLost:
-    """What a call ends with whose function has left: raised by `result()`, the other one would end the script."""
+def has_left(error: BaseException) -> bool:
+    """Whether a function has called `sys.exit`, which ends a worker of Parsl's."""
+    return isinstance(error, SystemExit) or (isinstance(error, errors.TaskExit) and error.kind == "SystemExit")
+
+
+def as_lost(error: Any, number: int, name: str | None) -> WorkerLost:
+    """What a call ends with whose function has left."""
     code = error.code if isinstance(error.code, int) else error.code is not None
     lost = WorkerLost(number, "", 0, (int(code) & 0xFF) << 8, "worker", name)
     lost.__cause__ = error
@@ -73,7 +78,7 @@ class ParslKernel(Kernel):
     # -- failures --
 
     def _failed_attempt(self, record: TaskRecord, error: BaseException) -> None:
-        if isinstance(error, SystemExit) and record["pool"] is None:
+        if has_left(error) and record["pool"] is None:
             error = as_lost(error, record["id"], str(record["func_name"]))
         super()._failed_attempt(record, error)
 

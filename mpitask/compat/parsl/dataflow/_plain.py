@@ -26,7 +26,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from mpitask import errors
-from mpitask.compat.parsl.dataflow._kernel import as_lost, with_failures
+from mpitask.compat.parsl.dataflow._kernel import as_lost, has_left, with_failures
 from mpitask.compat.parsl.dataflow.states import FINAL_FAILURE_STATES, FINAL_STATES, States
 from mpitask.compat.parsl.log_utils import heard
 from mpitask.dataflow import AppFuture, TaskRecord, walk
@@ -350,7 +350,7 @@ class PlainCalls:
 
     def told(self, future: PlainFuture, error: BaseException) -> BaseException:
         """An error as Parsl tells it."""
-        if isinstance(error, SystemExit):
+        if has_left(error):
             return as_lost(error, future.tid, name_of(future))
         if isinstance(error, errors.DependencyError) and future.task_status() == States.dep_fail:
             return with_failures(error, walk.futures_in(future._args, future._kwargs))
