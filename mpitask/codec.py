@@ -40,9 +40,9 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
-from mpitask.definitions import reduce_class
+from mpitask.definitions import load_class, reduce_class
 from mpitask.errors import SerializationError, TaskError, as_failure
-from mpitask.pickling import ByValuePickler
+from mpitask.pickling import ByValuePickler, is_plain
 
 NONE, MARSHAL, PICKLE, BUFFERS, LOST, FLAT, PARTS = 0, 1, 2, 3, 4, 5, 6
 KWARGS = 16
@@ -137,6 +137,8 @@ class _Pickler(ByValuePickler):
 
     def reducer_override(self, obj: Any) -> Any:
         """As there."""
+        if is_plain(obj) or obj is load_class:  # most that is met, with every call
+            return NotImplemented
         if isinstance(obj, concurrent.futures.Future):
             own = type(obj).__reduce__ is not object.__reduce__
             return obj.__reduce__() if own else reduce_future(obj)

@@ -13,6 +13,7 @@ Thread rule: any thread; a pickler belongs to one.
 
 from __future__ import annotations
 
+import concurrent.futures
 import functools
 import io
 import socket
@@ -65,6 +66,14 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
         if isinstance(obj, type) and isinstance(reduced, tuple) and len(reduced) == 6:
             return _reduce_class(obj, *reduced)
         return reduced
+
+
+_OWN_WAY = (type, types.FunctionType, concurrent.futures.Future)
+
+
+def is_plain(obj: Any) -> bool:
+    """Whether an object is pickled as the standard pickler does it; what it is made of may not be."""
+    return type(obj) not in _REDUCERS and not isinstance(obj, _OWN_WAY)
 
 
 # -- classes --

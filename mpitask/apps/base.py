@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import logging
 import sys
+import types
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, Literal, ParamSpec, TypeVar
@@ -14,7 +16,7 @@ from mpitask import running
 from mpitask.apps.signature import RESERVED, Taken, check_kind
 from mpitask.dataflow import Kernel, kernel_of
 from mpitask.engine import Engine
-from mpitask.errors import ConfigurationError, check_names
+from mpitask.errors import ConfigurationError, SerializationError, check_names
 from mpitask.files import File
 from mpitask.futures import DataFuture, Future
 from mpitask.memo import Identity, NotIdentified, see_through, tell_once
@@ -39,6 +41,8 @@ class App(Generic[P, R]):
 
     kind = "app"
     _task_kind = "task"
+    _before: tuple[Any, ...] = ()
+    """Arguments of what workers call that stand before those of the call."""
 
     def __init__(
         self,
@@ -112,6 +116,7 @@ class App(Generic[P, R]):
         self._guarded: Callable[..., Any] | None = None
         self._engine: Engine | None = None
         self._fn_id = 0
+        self._has_state = _has_state(fn)
         self._sent: Callable[..., Any] = fn  # what has that id,
         self._check: Check | None = None  # and what says whether it is still as it was sent
         self._engine_retries = 0
@@ -120,13 +125,29 @@ class App(Generic[P, R]):
 
     def _callee(self) -> Callable[..., Any]:
         """What workers call, if nothing in the call has to be looked after."""
-        return self._fn
+        if not self._has_state:
+            return self._fn
+        return self._fn.__func__ if isinstance(self._fn, types.MethodType) else apply
+
+    def _state(self) -> tuple[Any, ...]:
+        """What `_callee` is called with before the arguments of a call."""
+        if not self._has_state:
+            return ()
+        return (self._fn.__self__ if isinstance(self._fn, types.MethodType) else self._fn,)
 
     def _guard(self) -> Callable[..., Any]:
         """What workers call, if the call has streams or a walltime. Always the same object: it is sent once."""
         if self._guarded is None:
             self._guarded = self._make_guard()
         return self._guarded
+
+    def _guard_now(self, engine: Engine) -> Callable[..., Any]:
+        """As `_guard`, for one call of what has a state: pickled here, as that may change until the call is made."""
+        guard = self._make_guard()
+        vars(guard)["WRAPS"] = ()  # it stays what it is
+        with contextlib.suppress(SerializationError):  # the future tells of it
+            engine.function_id(guard)
+        return guard
 
     def _guard_of(self, identity: bytes, engine: Engine) -> Callable[..., Any]:
         """What workers call while the function is what it is now: another one once it has changed.
@@ -200,7 +221,7 @@ class App(Generic[P, R]):
         if self._goes_to_kernel or (kwargs and not RESERVED.isdisjoint(kwargs)) or self._has_files(args, kwargs):
             return self._submit(kernel_of(engine), args, kwargs, retries, priority)
         number = self._engine_retries if retries is None or retries == self._retries else retries
-        return engine.call(self._fn_id, args, kwargs, priority, number)
+        return engine.call(self._fn_id, (*self._before, *args), kwargs, priority, number)
 
     def _has_files(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         return any(isinstance(value, File | DataFuture) for value in (*args, *kwargs.values()))
@@ -213,9 +234,10 @@ class App(Generic[P, R]):
             self._sent = self._callee()
             self._fn_id = engine.function_id(self._sent)
             self._check = engine.check_of(self._sent)
+            self._before = self._state()
         self._engine_retries = engine.config.retries if self._retries is None else self._retries
         self._engine = engine
-        self._direct = None if self._goes_to_kernel else engine
+        self._direct = None if self._goes_to_kernel or self._before else engine
         engine.bind(self)
         return engine
 
@@ -229,7 +251,7 @@ class App(Generic[P, R]):
         for name, value in self._defaults.items():
             if name not in kwargs and len(args) <= self._places[name]:
                 kwargs[name] = value
-        cache, identity, callee = self._cache, None, self._guard()
+        cache, identity, callee = self._cache, None, None
         if self._identity is not None and kernel.config.app_cache:
             try:
                 identity = self._identity.now()
@@ -238,6 +260,9 @@ class App(Generic[P, R]):
                 cache = False
             else:
                 callee = self._guard_of(identity, kernel.engine)
+        if callee is None:
+            is_sent_now = self._has_state and self._task_kind == "task"
+            callee = self._guard_now(kernel.engine) if is_sent_now else self._guard()
         return kernel.submit(
             self._fn,
             args,
@@ -268,6 +293,21 @@ class App(Generic[P, R]):
 
 
 see_through(App)
+
+
+def _has_state(fn: Any) -> bool:
+    """Whether a callable is an object that the script may change between calls: each call gets it as it is then."""
+    if isinstance(fn, types.MethodType):
+        return isinstance(fn.__func__, types.FunctionType) and not isinstance(fn.__self__, type | types.ModuleType)
+    if isinstance(fn, type | types.FunctionType | App) or hasattr(type(fn), "WRAPS"):
+        return False
+    return isinstance(type(fn).__call__, types.FunctionType)
+
+
+def apply(fn: Callable[..., R], /, *args: Any, **kwargs: Any) -> R:
+    """The call, for a function that goes with its arguments."""
+    return fn(*args, **kwargs)
+
 
 _shared: weakref.WeakKeyDictionary[Shared[Any], bytes] = weakref.WeakKeyDictionary()  # nobody changes what is shared
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from mpitask.apps.base import App, P, decorator
+from mpitask.apps.base import App, P, apply, decorator
 from mpitask.worker.call import BashCall
 
 
@@ -15,7 +15,10 @@ class BashApp(App[P, int]):
     kind = "bash_app"
 
     def _callee(self) -> Callable[..., Any]:
-        return self._guard()
+        return apply if self._has_state else self._guard()
+
+    def _state(self) -> tuple[Any, ...]:
+        return (self._guard(),) if self._has_state else ()
 
     def _make_guard(self) -> Callable[..., Any]:
         return BashCall(self._fn, self.name, self._taken.hidden)

@@ -49,7 +49,8 @@ def python_app(function: Callable[..., Any] | None = None, **options: Any) -> An
     them, `retries` and `priority`.
 
     Args:
-        function: any callable that can be pickled by cloudpickle.
+        function: any callable that can be pickled by cloudpickle. An object, or the one that a bound method is of,
+            goes with each call, in the state that it has then.
         **options: retries: how often a call that fails is tried again; None: as the engine's configuration says.
             priority: calls with a higher one are started before waiting calls with a lower one.
             cache: a call with the same arguments as an earlier one gives that one's result (a copy of it).

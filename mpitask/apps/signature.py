@@ -76,6 +76,8 @@ class Taken:
 
 def _signature(fn: Callable[..., Any]) -> inspect.Signature | None:
     """None: it may be called otherwise than it looks."""
+    if isinstance(type(fn).__call__, types.FunctionType) and not hasattr(fn, "__wrapped__"):
+        fn = types.MethodType(type(fn).__call__, fn)
     if not isinstance(fn, types.FunctionType | types.MethodType) or hasattr(fn, "__signature__"):
         return None
     try:
