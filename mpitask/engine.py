@@ -20,6 +20,7 @@ from typing import Any, Protocol
 from mpitask import allocation, mpi, running, surroundings
 from mpitask.config import Config, asked_for, flag_of, is_late, make_config
 from mpitask.driver import Driver, Network, make_driver, stats_of
+from mpitask.early import launched_rank
 from mpitask.environment import usable_cores
 from mpitask.errors import ConfigurationError, EngineClosedError
 from mpitask.futures import Future, name_of
@@ -498,7 +499,7 @@ def _tell_of_mistakes() -> None:
     """This program starts an engine of its own: says so where a whole job was meant."""
     size = mpi.launched_size()
     if size > 1:
-        if mpi.launched_rank() == 0:
+        if launched_rank() == 0:
             _log.warning(
                 "a launcher has started this program %d times, and each of them loads an engine of its own and does "
                 "the same; for one program with %d ranks: mpiexec -n %d python -m mpitask %s",

@@ -31,6 +31,7 @@ from typing import Any
 
 from mpitask._version import __version__
 from mpitask.driver import stop_limit_s
+from mpitask.early import at_the_mercy_of_signals
 from mpitask.environment import usable_cores
 from mpitask.errors import ConfigurationError
 from mpitask.native import check, ffi, lib
@@ -67,14 +68,6 @@ def launched_size() -> int:
     if sizes == [1] and "SLURM_STEP_NUM_TASKS" in os.environ:
         return 0 if "PMI_RANK" not in os.environ else 1
     return max(sizes, default=0)
-
-
-def launched_rank() -> int:
-    """The launcher's number of this process; 0 when there is none. For messages: the real rank is MPI's."""
-    for name in ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PALS_RANKID", "SLURM_PROCID"):
-        if os.environ.get(name, "").isdigit():
-            return int(os.environ[name])
-    return 0
 
 
 def find_mpiexec() -> str:
@@ -212,7 +205,7 @@ class Job:
         vendor, version = mpi.get_vendor()
         name = f"{vendor} {'.'.join(map(str, version))}"
         _check_launcher(vendor, name)
-        with _sleeping_waits():
+        with _sleeping_waits(), at_the_mercy_of_signals():
             mpi.Init_thread(mpi.THREAD_MULTIPLE)
         if mpi.Query_thread() != mpi.THREAD_MULTIPLE:
             raise ConfigurationError(

@@ -23,6 +23,7 @@ from mpitask.cli.options import config_of, parse
 from mpitask.cli.target import Target
 from mpitask.compat import parsl
 from mpitask.config import Config
+from mpitask.early import end_on_interrupt, launched_rank
 from mpitask.engine import Engine
 from mpitask.environment import allotted_cores, usable_cores
 from mpitask.errors import ConfigurationError
@@ -36,13 +37,13 @@ _LET_RANK_0_SPEAK_S = 4.0
 
 def _complain(message: str) -> None:
     """An error of the whole job, once: by the process that the launcher calls 0."""
-    if mpi.launched_rank() == 0:
+    if launched_rank() == 0:
         print(f"mpitask: {message}", file=sys.stderr, flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Runs the command line; ends the process with the script's exit code."""
-    signal.signal(signal.SIGINT, _on_early_interrupt)
+    end_on_interrupt()
     try:
         _open_standard_streams()
         options, target, given = parse(argv)
@@ -88,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     except ConfigurationError as error:
         _complain(str(error))  # found by every rank alike
         mpi.leave()
-        if mpi.launched_rank() != 0:
+        if launched_rank() != 0:
             time.sleep(_LET_RANK_0_SPEAK_S)  # the launcher ends everybody as soon as one rank has failed
         sys.exit(USAGE_ERROR)
     home = os.getpid()
@@ -152,13 +153,6 @@ def _on_term(number: int, *_: Any) -> NoReturn:
     for further in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(further, signal.SIG_IGN)
     raise _Terminated(128 + number)
-
-
-def _on_early_interrupt(*_: Any) -> NoReturn:
-    """Ctrl-C before the script has begun: there is nothing to be ended in order."""
-    if mpi.launched_rank() == 0:
-        os.write(2, b"mpitask: interrupted\n")
-    os._exit(128 + signal.SIGINT)
 
 
 def _on_second_interrupt(*_: Any) -> NoReturn:

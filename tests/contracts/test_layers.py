@@ -29,7 +29,7 @@ LAYERS = [
     {"staging", "memo"},
     {"files"},
     {"native"},
-    {"errors", "environment", "allocation", "logs", "private", "surroundings", "sources", "_version"},
+    {"errors", "environment", "allocation", "early", "logs", "private", "surroundings", "sources", "_version"},
 ]
 
 

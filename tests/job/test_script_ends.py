@@ -241,3 +241,12 @@ while not fs[0].running(): time.sleep(0.01)
     result = launcher.run(source)
     assert result.rc == 1
     assert "mpitask: 5 tasks that had not finished: dropped" in result.err
+
+
+def test_ctrl_c_while_the_job_starts(launcher: Launcher) -> None:
+    (launcher.folder / "cloudpickle.py").write_text("import time\nprint('early', flush=True)\ntime.sleep(60)\n")
+    script = launcher.start("print('begun')", env={"PYTHONPATH": str(launcher.folder)})
+    script.wait_for_output("early")
+    script.signal(signal.SIGINT)
+    result = script.finish(30)
+    assert (result.rc, result.err) == (130, "mpitask: interrupted\n")
