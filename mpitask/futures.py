@@ -229,6 +229,13 @@ class Future(concurrent.futures.Future[T]):
         """How messages call the task."""
         return task_text(self.tid, self._name())
 
+    def _waits_for(self) -> str:
+        """For `why`, of a task that has not ended: what stands before it, as far as that is known here."""
+        if lib.mt_driver_state(self._handle) != lib.MT_READY:
+            return ""
+        stats = lib.mt_driver_stats_now(self._engine._driver)
+        return f": it waits for a worker, of which {stats.slots} are up; {stats.ready} tasks are ready"
+
     def _ended_with(self) -> BaseException | None:
         """The exception of a task that has ended; a cancelled one has none."""
         try:
@@ -290,7 +297,7 @@ class Future(concurrent.futures.Future[T]):
     def why(self) -> str:
         """In words: what the task waits for, or why it failed, with the chain of causes."""
         if not self.done():
-            return f"{self._text()} is {self.task_status()}"
+            return f"{self._text()} is {self.task_status()}{self._waits_for()}"
         try:
             error = self.exception()
         except concurrent.futures.CancelledError:

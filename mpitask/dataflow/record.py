@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from mpitask import codec
 from mpitask.codec import SCALARS
-from mpitask.errors import EngineClosedError
+from mpitask.errors import EngineClosedError, task_text
 from mpitask.files import File
-from mpitask.futures import DataFuture, Future, Promise
+from mpitask.futures import DataFuture, Future, Promise, name_of
 
 if TYPE_CHECKING:
     from mpitask.engine import Engine
@@ -26,6 +26,7 @@ AUTO_LOGNAME = -1
 FINAL_STATES = frozenset({"exec_done", "memo_done", "failed", "dep_fail", "cancelled"})
 
 _NOTHING = object()
+_TOLD = 3  # of the inputs that are not there, in `why`
 _promise_lock = threading.RLock()  # a value that is published may hold such futures
 
 
@@ -227,10 +228,27 @@ class CallFuture(AppFuture, Promise[Any]):
     def _name(self) -> str | None:
         return super()._name() if self.task_record is None else str(self.task_record["func_name"])
 
+    def _waits_for(self) -> str:
+        record = self.task_record
+        open_ = [] if record is None else [future for future in record["depends"] if not future.done()]
+        told = [
+            f"{task_text(future.tid, name_of(future))}, which is {_state_of(future)}"
+            if isinstance(future, Future | DataFuture)
+            else "a future from elsewhere"
+            for future in open_[:_TOLD]
+        ]
+        if len(open_) > _TOLD:
+            told.append(f"{len(open_) - _TOLD} more")
+        return f": it needs {'; '.join(told)}" if told else ""
+
     def task_status(self) -> str:
         """The state in words."""
         record = self.task_record
         return super().task_status() if record is None else str(record["status"])
+
+
+def _state_of(future: Future[Any] | DataFuture) -> str:
+    return future.parent.task_status() if isinstance(future, DataFuture) else future.task_status()
 
 
 def error_of(future: concurrent.futures.Future[Any]) -> BaseException | None:
