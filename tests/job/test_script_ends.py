@@ -244,9 +244,11 @@ while not fs[0].running(): time.sleep(0.01)
 
 
 def test_ctrl_c_while_the_job_starts(launcher: Launcher) -> None:
-    (launcher.folder / "cloudpickle.py").write_text("import time\nprint('early', flush=True)\ntime.sleep(60)\n")
+    slow = launcher.folder / "cloudpickle.py"
+    slow.write_text("import time\nprint('early', flush=True)\ntime.sleep(60)\n")
     script = launcher.start("print('begun')", env={"PYTHONPATH": str(launcher.folder)})
     script.wait_for_output("early")
+    slow.unlink()
     script.signal(signal.SIGINT)
     result = script.finish(30)
     assert (result.rc, result.err) == (130, "mpitask: interrupted\n")
