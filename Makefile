@@ -63,11 +63,12 @@ build/.python: always
 requirements = $$($(PYTHON) -c 'import sys, tomllib; p = tomllib.load(open("pyproject.toml", "rb")); e = p["project"]["optional-dependencies"]; print(*p["build-system"]["requires"], *p["project"]["dependencies"], *(n for x in sys.argv[1:] for n in e[x]))' $(1))
 
 # An environment: what the project and its extras $(2) need, and the checkout itself on the path. FIRST is installed before
-# the rest, which it may be needed to build (an mpi4py without wheels needs an MPI); such builds shall be quick, not fast.
+# the rest, which it may be needed to build (an mpi4py without wheels needs an MPI, and is good for that one alone); such builds
+# shall be quick, not fast.
 define environment
 	$(PYTHON) -m venv --clear $(1)
 	$(if $(FIRST),$(1)/bin/python -m pip install $(PIP_FLAGS) $(PINS) $(filter $(FIRST),$(2)))
-	$(if $(FIRST),CFLAGS=-O0 PATH="$(abspath $(1))/bin:$$PATH") $(1)/bin/python -m pip install $(PIP_FLAGS) $(PINS) $(call requirements,$(2))
+	$(if $(FIRST),CFLAGS=-O0 PATH="$(abspath $(1))/bin:$$PATH") $(1)/bin/python -m pip install $(PIP_FLAGS) $(if $(FIRST),--no-cache-dir) $(PINS) $(call requirements,$(2))
 	echo '$(CURDIR)' > "$$($(1)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/mpitask.pth"
 	@touch $(1)/.ready
 endef

@@ -27,7 +27,7 @@ def colourise(inputs=(), outputs=()):
     from PIL import Image
     from steps import COLOURS
 
-    Image.fromarray(COLOURS[np.load(inputs[0])]).save(outputs[0])
+    Image.fromarray(COLOURS[np.load(inputs[0])]).save(outputs[0].filepath)
 
 
 @python_app
