@@ -210,7 +210,7 @@ def test_a_pattern_after_the_engine_has_ended(make_engine: Callable[..., Engine]
 def test_a_pattern_of_a_call_that_fails(tmp_path: Path) -> None:
     parts = scatter(str(tmp_path / "missing"), 1, outputs=[File(tmp_path / "part-*")]).outputs[0]
     assert isinstance(parts.exception(timeout=60), FileNotFoundError)
-    with pytest.raises(DependencyError, match=f"result of task {parts.tid}, which failed with FileNotFoundError"):
+    with pytest.raises(DependencyError, match=rf"because task {parts.tid} \(scatter\) failed: FileNotFoundError"):
         names(parts).result(timeout=60)
 
 
