@@ -134,6 +134,7 @@ SAMPLES: dict[str, tuple[list[str], Any]] = {
     "checkpoint_mode": (["task_exit"], "task_exit"),
     "checkpoint_files": (["a"], ["a"]),
     "checkpoint_period": (["00:10:00"], "00:10:00"),
+    "on_task_failure": (["exit"], "exit"),
     "hooks": (["operator:add"], [__import__("operator").add]),
 }
 
