@@ -8,9 +8,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, Protocol
 
@@ -105,6 +107,32 @@ class _Source:
         return found
 
 
+_KEPT = 16
+_kept: weakref.WeakKeyDictionary[Engine, dict[tuple[type, int], tuple[Callable[..., Any], Any, int]]]
+_kept = weakref.WeakKeyDictionary()
+"""For the functions of the latest maps what workers call for them, which they then have already."""
+
+
+def _call_for(engine: Engine, kind: type, fn: Callable[..., Any]) -> tuple[Any, int]:
+    """`kind(fn, None)` and its id.
+
+    It is made for each map, so that workers get the function as it is then; but for one that refers to nothing that can
+    change, only once.
+    """
+    kept = _kept.setdefault(engine, {})
+    known = kept.get((kind, id(fn)))
+    if known is not None and known[0] is fn:
+        return known[1:]
+    call = kind(fn, None)
+    number = engine.function_id(call)
+    if engine.check_of(call) is None:
+        kept[kind, id(fn)] = fn, call, number
+        with contextlib.suppress(RuntimeError, StopIteration):  # another thread has just changed it
+            while len(kept) > _KEPT:
+                kept.pop(next(iter(kept)), None)
+    return call, number
+
+
 class _Chunks:
     """Items that are pickled here. A task gets as many as given, or by what was measured."""
 
@@ -120,8 +148,11 @@ class _Chunks:
 
     def _call_of(self, op: Callable[[Any, Any], Any] | None) -> int:
         if id(op) not in self._calls:
-            fn = CallChunk(self._fn, op)
-            self._calls[id(op)] = fn, self._engine.function_id(fn)
+            if op is None:
+                self._calls[id(op)] = _call_for(self._engine, CallChunk, self._fn)
+            else:
+                fn = CallChunk(self._fn, op)
+                self._calls[id(op)] = fn, self._engine.function_id(fn)
         return self._calls[id(op)][1]
 
     @property
@@ -171,9 +202,13 @@ class _Spans:
 
     def _call_of(self, op: Callable[[Any, Any], Any] | None) -> tuple[int, int]:
         if id(op) not in self._calls:
-            fn, combiner = CallSpan(self._fn, op), None if op is None else CombineParts(op)
-            combine = 0 if combiner is None else self._engine.combine_id(combiner)
-            self._calls[id(op)] = fn, combiner, self._engine.function_id(fn), combine
+            if op is None:
+                fn, number = _call_for(self._engine, CallSpan, self._fn)
+                self._calls[id(op)] = fn, None, number, 0
+            else:
+                fn, combiner = CallSpan(self._fn, op), CombineParts(op)
+                combine = self._engine.combine_id(combiner)
+                self._calls[id(op)] = fn, combiner, self._engine.function_id(fn), combine
         return self._calls[id(op)][2:]
 
     def submit(self, op: Callable[[Any, Any], Any] | None) -> Piece | None:
