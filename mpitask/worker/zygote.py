@@ -30,6 +30,7 @@ SEGMENT_FD = 3
 COMPAT_VARIABLE = "MPITASK_COMPAT"
 """Environment: a module of `mpitask.compat` whose `install` workers call as well as the root."""
 _LOOK_NS = 200_000_000  # a SIGCHLD that comes between a look and a sleep is noticed after this
+_TERM_PAUSE_S = 0.5  # before a worker follows a SIGTERM that its rank has not sent
 _DRAIN_S = 2.0  # how long workers may take to end by themselves
 _SWEEP_S = 0.3  # how long what tasks have left behind may take to end by SIGTERM, and then by SIGKILL
 
@@ -163,11 +164,18 @@ def _write_whole_lines() -> None:
 _kept: list[Any] = []
 
 
+def _on_term(*_: object) -> None:
+    """A batch system that ends a job tells every process of it, in no order: the script shall be the first to end."""
+    time.sleep(_TERM_PAUSE_S)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def _prepare_worker(zygote_pid: int) -> None:
     if lib.mt_die_with_parent(zygote_pid, signal.SIGKILL) != lib.MT_OK:
         os._exit(1)
-    for number in (signal.SIGCHLD, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, _on_term)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     gc.unfreeze()
     random.seed()

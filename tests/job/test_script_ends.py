@@ -246,7 +246,8 @@ while not fs[0].running(): time.sleep(0.01)
 def test_ctrl_c_while_the_job_starts(launcher: Launcher) -> None:
     slow = launcher.folder / "cloudpickle.py"
     slow.write_text("import time\nprint('early', flush=True)\ntime.sleep(60)\n")
-    script = launcher.start("print('begun')", env={"PYTHONPATH": str(launcher.folder)})
+    variables = {"PYTHONPATH": str(launcher.folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    script = launcher.start("print('begun')", env=variables)
     script.wait_for_output("early")
     slow.unlink()
     script.signal(signal.SIGINT)
