@@ -362,7 +362,10 @@ class MapFuture(Generic[T]):
         with self._state:
             pieces = self._ended if self._is_watched else [piece for piece in self._tasks if piece.task.done()]
             done = sum(piece.stop - piece.first for piece in pieces)
-            total = "?" if not self._fed and self._work.total is None else len(self)
+            try:
+                total: int | str = len(self)
+            except TypeError:  # an iterable without a length, that has not been read to its end
+                total = "?"
         return f"<mpitask.MapFuture{f' of {self._name}' if self._name else ''}: {done} of {total} items have ended>"
 
     def _text(self) -> str:
