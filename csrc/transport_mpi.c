@@ -1,6 +1,9 @@
 #include "transport_mpi.h"
 
 #include <string.h>
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/lsan_interface.h>
+#endif
 
 #define FRAME_BYTES (64u * 1024u)
 #define RECEIVES 2u    /* for each neighbour: one may be filled while the other is read */
@@ -355,7 +358,13 @@ static void destroy(mt_transport *base) {
     mpi_transport *t = (mpi_transport *)base;
     bool quiet = t->sending.active == 0 && !t->has_left_behind;
     for (uint32_t i = 0; i < t->n_receives; i++) quiet = mpi_withdraw(t, i) && quiet;
-    if (quiet) free_all(t); /* else the library may still use our frames: they stay to the end of the process */
+    if (quiet) {
+        free_all(t);
+        return;
+    }
+#ifdef __SANITIZE_ADDRESS__
+    __lsan_ignore_object(t); /* the library may still use our frames: they stay to the end of the process, on purpose */
+#endif
 }
 
 static bool get_memory(mpi_transport *t) {
